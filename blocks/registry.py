@@ -1,0 +1,99 @@
+"""How a class becomes a word of the recipe language: its signature is its schema.
+
+Positional-only parameters are the block's *value* (``{scale: 0.22}``), ordinary ones its *sizes* (looked up
+among the recipe's dims), keyword-only ones its *options*.  The annotation of a slot names the kind of block
+that fills it: ``act: Act = maker("silu")``; ``Node`` takes a whole node.  A class may also say, as plain
+literals that are read without importing torch:
+
+- ``checks = {"heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}"}``
+- ``output = "down"``: the submodule that writes into the residual stream, for depth-scaled initial weights.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, TypeAlias, TypeVar
+
+from blocks.kinds import KINDS
+
+C = TypeVar("C", bound=type)
+
+REGISTRY: dict[tuple[str, str], type] = {}  # (namespace, word) -> class
+
+
+class Maker(Protocol):
+    """What fills a slot: called with the sizes that its parent gives, it makes the block."""
+
+    def __call__(self, *widths: int, **sizes: int) -> Any: ...
+
+
+Act: TypeAlias = Maker
+Init: TypeAlias = Maker
+Mask: TypeAlias = Maker
+Node: TypeAlias = Maker
+Norm: TypeAlias = Maker
+Optimizer: TypeAlias = Maker
+Position: TypeAlias = Maker
+Router: TypeAlias = Maker
+Schedule: TypeAlias = Maker
+
+
+def register(word: str, *, kind: str) -> Callable[[C], C]:
+    """Give a class its word in recipes.  Registering is joining: every law then holds for it."""
+
+    def add(cls: C) -> C:
+        key = (KINDS[kind].namespace, word)
+        if key in REGISTRY and REGISTRY[key].__qualname__ != cls.__qualname__:
+            raise ValueError(f"{word!r} is already registered, by {REGISTRY[key].__qualname__}")
+        REGISTRY[key] = cls
+        cls.word, cls.kind = word, kind
+        return cls
+
+    return add
+
+
+def load() -> dict[tuple[str, str], type]:
+    """Import every block, so that the registry is full, and return it."""
+    package = importlib.import_module("blocks")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"blocks.{module.name}")
+    return REGISTRY
+
+
+@dataclass(frozen=True)
+class Default:
+    """A slot's default: a word with its options, made when its parent is."""
+
+    word: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, *widths: int, **sizes: int) -> Any:
+        (cls,) = (cls for (_, word), cls in load().items() if word == self.word)
+        return construct(cls, *widths, **sizes, **self.options)
+
+
+def maker(word: str, **options: Any) -> Any:
+    """A slot's default in a signature: ``act: Act = maker("silu")``."""
+    return Default(word, options)
+
+
+@dataclass(frozen=True)
+class Size:
+    """A size's default: an expression of the block's other sizes."""
+
+    text: str
+
+
+def size(text: str) -> Any:
+    """A size's default in a signature: ``head_dim: int = size("dim / heads")``."""
+    return Size(text)
+
+
+def construct(cls: type, *widths: Any, **given: Any) -> Any:
+    """Make a block from the sizes that its signature takes among those its parent gives."""
+    taken = inspect.signature(cls).parameters
+    return cls(*widths, **{name: value for name, value in given.items() if name in taken})
