@@ -1,0 +1,57 @@
+"""Activations: pointwise functions between the matrices of a feed-forward."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blocks.registry import register
+
+
+@register("relu", kind="act")
+class Relu(nn.Module):
+    """``max(x, 0)``.  Source: Nair and Hinton 2010."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+@register("relu2", kind="act")
+class Relu2(nn.Module):
+    """``max(x, 0)^2``.  Source: So et al. 2021 (Primer), arXiv:2109.08668."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x).square()
+
+
+@register("gelu", kind="act")
+class Gelu(nn.Module):
+    """``x * Phi(x)``, exactly.  Source: Hendrycks and Gimpel 2016, arXiv:1606.08415."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+
+@register("gelu_tanh", kind="act")
+class GeluTanh(nn.Module):
+    """The tanh approximation of ``x * Phi(x)``, as in GPT and GPT-2.  Source: arXiv:1606.08415, section 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x, approximate="tanh")
+
+
+@register("gelu_quick", kind="act")
+class GeluQuick(nn.Module):
+    """``x * sigmoid(1.702 x)``.  Source: arXiv:1606.08415, section 2."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+@register("silu", kind="act")
+class Silu(nn.Module):
+    """``x * sigmoid(x)``.  Source: Elfwing et al. 2017, arXiv:1702.03118."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.silu(x)

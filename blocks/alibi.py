@@ -1,0 +1,37 @@
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from blocks.call import Call
+from blocks.registry import register
+
+
+@register("alibi", kind="position")
+class Alibi(nn.Module):
+    """Attention with linear biases: a score falls by ``slope * distance``, another slope for each head.
+
+    Shapes: the bias is ``(heads, ..., q, k)``; queries and keys stay as they are.  Slopes are ``2^(-8 h / heads)`` for
+    ``h`` from 1; where ``heads`` is no power of two, those of the power below, then every other one of the power above.
+    Source: Press et al. 2021, arXiv:2108.12409, section 3 and appendix (the authors' code for other head counts).
+    """
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.slopes = tuple(slopes(heads))
+
+    def rotate(self, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:
+        return q, k
+
+    def bias(self, i: Tensor, j: Tensor) -> Tensor:
+        slope = torch.tensor(self.slopes, dtype=torch.float64, device=i.device)
+        return slope.view(-1, *[1] * i.dim()) * (j - i)  # (heads, ..., q, k)
+
+
+def slopes(heads: int) -> list[float]:
+    """The slope of each head, steepest first within a power of two."""
+    power = 2 ** int(math.log2(heads))
+    ours = [2.0 ** (-8 * (h + 1) / power) for h in range(power)]
+    return ours + slopes(2 * power)[0::2][: heads - power] if heads > power else ours

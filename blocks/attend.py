@@ -1,0 +1,138 @@
+"""Softmax attention under a mask, by the cheapest exact route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from blocks.call import Call
+
+
+class Visibility(Protocol):
+    """A mask: what a query sees, and how far back at the most."""
+
+    span: int | None
+
+    def visible(self, i: Tensor, j: Tensor) -> Tensor: ...
+
+
+Bias = Callable[[Tensor, Tensor], Tensor]  # places (..., q, 1) and (..., 1, k) -> (heads, ..., q, k)
+
+
+def attend(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    call: Call,
+    mask: Visibility,
+    *,
+    scale: float,
+    bias: Bias | None = None,
+    softcap: float | None = None,
+    dropout: float = 0.0,
+) -> Tensor:
+    """``softmax(softcap(q k^T scale) + bias) v`` over the visible keys.
+
+    Shapes: q ``(B, heads, T, head_dim)``, k and v ``(B, kv_heads, S, head_dim)`` with ``heads`` a multiple of
+    ``kv_heads``; query ``t`` stands at key ``S - T + t``.  Gives ``(B, heads, T, head_dim)``.  No mask tensor is made
+    where causal order suffices, and a window's cost is ``O(T * window)``.
+    """
+    T, S = q.shape[2], k.shape[2]
+    unlimited = mask.span is None or mask.span >= S
+    rows = call.padding is not None or call.segments is not None
+    if unlimited and not rows and bias is None and (T == S or T == 1):
+        return _weigh(q, k, v, None, None, T == S and T > 1, scale, softcap, dropout)
+    if mask.span is not None and T > 1 and S > 2 * mask.span:
+        return _banded(q, k, v, call, mask, mask.span, scale, bias, softcap, dropout)
+    places = torch.arange(call.end - S, call.end, device=q.device)
+    i, j = places[S - T :, None], places[None]
+    seen = call.once((type(mask), mask.span, T, S), lambda: _seen(call, mask, i, j))
+    seen = seen[:, None] if rows else seen  # (B, 1, T, S) or (T, S)
+    return _weigh(q, k, v, seen, bias and bias(i, j), False, scale, softcap, dropout)
+
+
+def _seen(call: Call, mask: Visibility, i: Tensor, j: Tensor) -> Tensor:
+    """What each query sees, ``(..., q, k)``, a row each if rows differ.  A place of padding sees itself, so that no
+    row is empty: an empty softmax is not a number."""
+    seen = mask.visible(i, j) & (j >= 0)
+    last = call.end - 1
+    if call.segments is not None:
+        seen = seen & (call.segments[:, i.clamp(max=last)] == call.segments[:, j.clamp(0, last)])
+    if call.padding is not None:
+        seen = seen & ~call.padding[:, j.clamp(0, last)]
+    return seen | (i == j)
+
+
+def _banded(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    call: Call,
+    mask: Visibility,
+    span: int,
+    scale: float,
+    bias: Bias | None,
+    softcap: float | None,
+    dropout: float,
+) -> Tensor:
+    """Queries in blocks of ``span``, each with only the ``2 span - 1`` keys that any of them can see."""
+    B, heads, T, _ = q.shape
+    S, reach = k.shape[2], 2 * span - 1
+    blocks = -(-T // span)
+    spare = blocks * span - T  # places that fill the last block
+    first = S - T - (span - 1)  # the key that the first block begins with: before the first one, if negative
+
+    def band(x: Tensor) -> Tensor:
+        x = F.pad(x[:, :, max(first, 0) :], (0, 0, max(-first, 0), spare))
+        x = x.unfold(2, reach, span)  # (B, kv_heads, blocks, head_dim, reach)
+        return x.permute(0, 2, 1, 4, 3).flatten(0, 1)  # (B * blocks, kv_heads, reach, head_dim)
+
+    q = F.pad(q, (0, 0, 0, spare)).unflatten(2, (blocks, span)).transpose(1, 2).flatten(0, 1)
+    starts = span * torch.arange(blocks, device=q.device)[:, None, None] + call.end - S
+    i = starts + S - T + torch.arange(span, device=q.device)[:, None]  # (blocks, span, 1)
+    j = starts + first + torch.arange(reach, device=q.device)  # (blocks, 1, reach)
+
+    def seen_in_bands() -> Tensor:
+        seen = _seen(call, mask, i, j) & ((j >= call.end - S) | (i == j))
+        return seen.expand(B, *seen.shape[-3:]).flatten(0, 1)[:, None]  # (B * blocks, 1, span, reach)
+
+    seen = call.once((type(mask), span, T, S, "bands"), seen_in_bands)
+    added = bias and bias(i, j).transpose(0, 1).repeat(B, 1, 1, 1)  # (B * blocks, heads, span, reach)
+    out = _weigh(q, band(k), band(v), seen, added, False, scale, softcap, dropout)
+    return out.unflatten(0, (B, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :T]
+
+
+def _weigh(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    seen: Tensor | None,
+    bias: Tensor | None,
+    causal: bool,
+    scale: float,
+    softcap: float | None,
+    dropout: float,
+) -> Tensor:
+    grouped = q.shape[1] != k.shape[1]
+    if softcap is None:
+        added = seen if bias is None else bias.to(q.dtype)
+        if bias is not None and seen is not None:
+            added = added.masked_fill(~seen, float("-inf"))
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=added, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+        )
+    if grouped:
+        k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
+    scores = softcap * torch.tanh(q @ k.transpose(-2, -1) * (scale / softcap))
+    if bias is not None:
+        scores = scores + bias.to(q.dtype)
+    if causal:
+        seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
+    if seen is not None:
+        scores = scores.masked_fill(~seen, float("-inf"))
+    weights = scores.softmax(-1, dtype=torch.float32 if q.dtype.itemsize < 4 else None).to(q.dtype)
+    return F.dropout(weights, dropout) @ v

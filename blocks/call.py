@@ -1,0 +1,59 @@
+"""What one call of the model knows beside its stream: positions, documents, padding, losses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class Call:
+    """One forward pass over ``T`` new tokens that follow ``start`` cached ones; ``S = start + T``.
+
+    ``ids`` (B, T); ``positions`` (1 or B, T); ``segments`` (B, S), equal within a document; ``padding`` (B, S),
+    True where there is no token.  The last three are over all ``S`` places, cached ones included.
+    """
+
+    ids: Tensor
+    start: int
+    positions: Tensor
+    segments: Tensor | None = None
+    padding: Tensor | None = None
+    losses: list[Tensor] = field(default_factory=list)
+    memo: dict[Hashable, Any] = field(default_factory=dict)
+
+    @property
+    def end(self) -> int:
+        return self.start + self.ids.shape[1]
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What is the same for every layer is computed by the first that asks."""
+        if key not in self.memo:
+            self.memo[key] = compute()
+        return self.memo[key]
+
+    def new_padding(self) -> Tensor | None:
+        """``padding`` of the new tokens alone, (B, T)."""
+        return None if self.padding is None else self.padding[:, self.start :]
+
+
+def start_call(ids: Tensor, start: int, documents: Tensor | None, padding: Tensor | None) -> Call:
+    """Positions count the tokens of a document from 0: padding has none, a new document starts anew."""
+    total = start + ids.shape[1]
+    if documents is None and padding is None:
+        return Call(ids, start, torch.arange(start, total, device=ids.device)[None])
+    real = torch.ones_like(documents if padding is None else padding, dtype=torch.long)
+    if padding is not None:
+        real = real - padding.long()
+    before = real.cumsum(1) - real  # tokens ahead of each place, (B, S)
+    segments = None
+    if documents is not None:
+        starts = torch.ones_like(documents, dtype=torch.bool)
+        starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
+        segments = starts.cumsum(1)
+        before = before - (before * starts).cummax(1).values
+    return Call(ids, start, before[:, start:], segments, padding)

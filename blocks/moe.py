@@ -1,0 +1,96 @@
+"""A mixture of experts, and the routers that choose among them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from blocks.call import Call
+from blocks.registry import Node, Router, maker, register
+
+
+@register("softmax", kind="router")
+class Softmax(nn.Module):
+    """The ``top_k`` experts of highest softmax score; ``normalise`` makes their weights sum to one.
+
+    Shapes: ``(N, dim)`` -> weights and choices ``(N, top_k)``, scores ``(N, experts)``.
+    Source: Shazeer et al. 2017, arXiv:1701.06538, section 2.1; Mixtral, arXiv:2401.04088.
+    """
+
+    checks = {"top_k <= experts": "top_k={top_k} is more than experts={experts}"}
+
+    def __init__(self, dim: int, experts: int, *, top_k: int = 2, normalise: bool = True, bias: bool = False) -> None:
+        super().__init__()
+        self.score = nn.Linear(dim, experts, bias=bias)
+        self.top_k, self.normalise = top_k, normalise
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scores = self.score(x).softmax(-1)
+        weights, chosen = scores.topk(self.top_k, -1)
+        if self.normalise:
+            weights = weights / weights.sum(-1, keepdim=True)
+        return weights, chosen, scores
+
+
+@register("moe", kind="ffn")
+class MoE(nn.Module):
+    """``sum_e weight_e(x) expert_e(x)`` over the experts that the router chooses for each token.
+
+    Shapes: ``(B, T, dim) -> (B, T, dim)``; every expert's tensor is stacked, ``(experts, ...)``.  ``balance`` times
+    ``experts * sum_e (share of tokens) (mean score)`` is added to the training loss: 1 when perfectly balanced.
+    Source: Shazeer et al. 2017, arXiv:1701.06538; balance: Fedus et al. 2021, arXiv:2101.03961, equation 4.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        experts: int,
+        *,
+        expert: Node = maker("glu"),
+        router: Router = maker("softmax"),
+        balance: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.router = router(dim=dim, experts=experts)
+        self.experts = stack(expert(dim), experts)
+        self.count, self.balance = experts, balance
+
+    def forward(self, x: Tensor, call: Call) -> Tensor:
+        flat = x.flatten(0, 1)  # (N, dim)
+        weights, chosen, scores = self.router(flat)
+        out = torch.zeros_like(flat)
+        for e, rows, slots in _assigned(chosen, self.count):
+            own = {name: parameter[e] for name, parameter in self.experts.named_parameters()}
+            y = functional_call(self.experts, own, (flat[rows],))
+            out = out.index_add(0, rows, y * weights[rows, slots, None].to(y.dtype))
+        if self.balance and self.training:
+            call.losses.append(self.balance * self._imbalance(chosen, scores, call))
+        return out.view_as(x)
+
+    def _imbalance(self, chosen: Tensor, scores: Tensor, call: Call) -> Tensor:
+        padding = call.new_padding()
+        real = scores.new_ones(len(scores)) if padding is None else (~padding).flatten().to(scores.dtype)
+        picked = torch.zeros_like(scores).scatter(1, chosen, 1.0 / chosen.shape[1])
+        total = real.sum().clamp(min=1)
+        return self.count * ((real @ picked / total) * (real @ scores / total)).sum()
+
+
+def _assigned(chosen: Tensor, experts: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Each expert in use, with the tokens that chose it and as which of their choices."""
+    for e in range(experts):
+        rows, slots = torch.where(chosen == e)
+        if len(rows):
+            yield e, rows, slots
+
+
+def stack(expert: nn.Module, experts: int) -> nn.Module:
+    """The same module with room for ``experts`` in front of every parameter."""
+    for module in expert.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            stacked = nn.Parameter(parameter.new_empty(experts, *parameter.shape))
+            stacked.__dict__.update(parameter.__dict__, stacked=True)  # drawn row by row, as each expert's own
+            module.register_parameter(name, stacked)
+    return expert
