@@ -6,8 +6,16 @@ code named for the fault, one phrase that stands alone, and a help that would be
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+SHOWN = 20  # findings; past them a reader mends the first ones and runs again
+SPAN = 96  # columns of the user's line that are shown
+
+RED, YELLOW, CYAN, PLAIN = "\x1b[1;31m", "\x1b[1;33m", "\x1b[36m", "\x1b[0m"
 
 
 @dataclass(frozen=True)
@@ -16,6 +24,11 @@ class Source:
 
     name: str
     text: str = field(repr=False)
+
+    @cached_property
+    def lines(self) -> list[str]:
+        """The lines as YAML counts them."""
+        return re.split("\r\n|[\n\r\x85\u2028\u2029]", self.text)
 
 
 @dataclass(frozen=True)
@@ -91,5 +104,78 @@ class RecipeError(BuilderError):
     exit_code = 2
 
     def __init__(self, findings: Sequence[Finding]) -> None:
-        self.findings = sorted(findings, key=lambda f: (f.mark.source.name, f.mark.line, f.mark.column))
-        Exception.__init__(self, "\n".join(render(finding) for finding in self.findings))
+        self.findings = sorted(findings, key=_place)
+        first = next((f for f in self.findings if f.severity == "error"), self.findings[0])
+        self.code, self.message, self.help = first.code, first.message, first.help
+        Exception.__init__(self, show(self))
+
+
+def raise_all(findings: Sequence[Finding]) -> None:
+    """Raise one error with every finding, if any of them is an error."""
+    if any(finding.severity == "error" for finding in findings):
+        raise RecipeError(findings)
+
+
+def show(error: BuilderError, *, colour: bool = False) -> str:
+    """What the user reads: every finding of a recipe, or the one message."""
+    if not isinstance(error, RecipeError):
+        return "\n".join(_told(f"error[{error.code}]", error.message, error.help, "error", colour))
+    shown = [render(finding, colour=colour) for finding in error.findings[:SHOWN]]
+    if more := len(error.findings) - SHOWN:
+        shown += [f"... and {more} more"] if more > 0 else []
+    return "\n".join(shown)
+
+
+def render(finding: Finding, *, colour: bool = False) -> str:
+    """A finding with its place, the user's own line, and carets under the fault."""
+    mark = finding.mark
+    head, *rest = _told(
+        f"{finding.severity}[{finding.code}]",
+        finding.message,
+        finding.help,
+        finding.severity,
+        colour,
+    )
+    line = mark.source.lines[mark.line - 1] if mark.line <= len(mark.source.lines) else ""
+    text, carets = _window(line, mark.column - 1, mark.width)
+    quoted = [f"{mark.line:>4} | {text}", f"{'':>4} | {carets}"] if line.strip() else []
+    return "\n".join([f"{mark}: {head}", *quoted, *(f"   {note}" for note in finding.notes), *rest])
+
+
+def _told(label: str, message: str, help: str, severity: str, colour: bool) -> list[str]:
+    if colour:
+        label = f"{RED if severity == 'error' else YELLOW}{label}{PLAIN}"
+    aid = f"{CYAN}help:{PLAIN}" if colour else "help:"
+    return [f"{label}: {message}", *([f"   {aid} {help}"] if help else [])]
+
+
+def _place(finding: Finding) -> tuple[str, int, int]:
+    return finding.mark.source.name, finding.mark.line, finding.mark.column
+
+
+def _window(line: str, start: int, width: int) -> tuple[str, str]:
+    """The line as a terminal shows it, cut round the caret if it is long, and the carets below it."""
+    start = min(start, len(line))
+    first, last = 0, len(line)
+    if _columns(line) > SPAN:
+        first = max(0, min(start - SPAN // 3, len(line) - SPAN))
+        last = first + SPAN
+    before, fault = _visible(line[first:start]), _visible(line[start : min(start + width, last)])
+    left, right = ("…" if first else ""), ("…" if last < len(line) else "")
+    text = left + before + fault + _visible(line[start + width : last]) + right
+    return text.rstrip(), " " * _columns(left + before) + "^" * max(1, _columns(fault))
+
+
+def _visible(text: str) -> str:
+    """Tabs as spaces; what a terminal would obey, or not show, as a dot."""
+    return "".join(
+        c if c.isprintable() or unicodedata.combining(c) else "·"
+        for c in text.replace("\t", "    ")
+    )
+
+
+def _columns(text: str) -> int:
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in _visible(text)
+    )
