@@ -1,7 +1,7 @@
 """What can go wrong, named for what the user can do about it, and how it is shown.
 
-Errors are raised deep and rendered once, in ``__main__``.  A finding in a recipe carries the place, a stable
-code named for the fault, one phrase that stands alone, and a help that would be accepted.
+Errors are raised deep and rendered once, in ``__main__``.  A finding in a recipe carries the place,
+a stable code named for the fault, one phrase that stands alone, and a help that would be accepted.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Mark:
-    """A place in a text: line and column from 1, and how many characters it spans on its first line."""
+    """A place in a text: line and column from 1, and how many characters of that line it spans."""
 
     source: Source
     line: int
@@ -154,7 +154,7 @@ def _place(finding: Finding) -> tuple[str, int, int]:
 
 
 def _window(line: str, start: int, width: int) -> tuple[str, str]:
-    """The line as a terminal shows it, cut round the caret if it is long, and the carets below it."""
+    """The line as a terminal shows it, cut round the caret if it is long, and its carets."""
     start = min(start, len(line))
     first, last = 0, len(line)
     if _columns(line) > SPAN:

@@ -1,8 +1,8 @@
 """The recipe's arithmetic: a parser of our own, exact until a root, and never ``eval``.
 
-An expression stands wherever a number does: ``ceil_to(8 * dim / 3, 32)``, ``1 / sqrt(2 * layers)``.  Checks of
-blocks also compare (``heads % kv_heads == 0``), and templates of the bridge have holes besides (``$a.b[layer]``).
-The trees are small frozen dataclasses, for others to walk and to invert.
+An expression stands wherever a number does: ``ceil_to(8 * dim / 3, 32)``, ``1 / sqrt(2 * layers)``.
+Checks of blocks also compare (``heads % kv_heads == 0``), and templates of the bridge have holes
+besides (``$a.b[layer]``).  The trees are small frozen dataclasses, for others to walk and to invert.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MAX_BITS = 4096  # of an exact number's numerator or denominator
 
 
 class ExpressionError(Exception):
-    """What is wrong, how many characters into the text (if it is known), and what would be accepted."""
+    """What is wrong, how far into the text (if that is known), and what would be accepted."""
 
     def __init__(self, message: str, offset: int | None = None, help: str = "") -> None:
         self.message, self.offset, self.help = message, offset, help
@@ -78,7 +78,7 @@ class Constant(_Tree):
 
 @dataclass(frozen=True)
 class Hole(_Tree):
-    """``$a.b``: the path is ``a.b``.  ``$.x`` is below the place of use, ``.x``; ``$.`` is the place, ``.``."""
+    """``$a.b``, of path ``a.b``; ``$.x`` lies below the place of use, and ``$.`` is that place."""
 
     path: str
     index: Expression | None = None
@@ -337,8 +337,8 @@ def holds(expression: Expression, lookup: Lookup) -> bool:
 def value_of(expression: Expression, lookup: Lookup) -> Any:
     """Whatever a template's expression stands for: a number, a truth, or what a hole holds.
 
-    ``lookup(name, args)`` gives what is not the language's own: a dim or ``layer`` (no args), a dim that is a
-    list (the args of its call), a hole by its path after ``$`` (its index, if it has one).
+    ``lookup(name, args)`` gives what is not the language's own: a dim or ``layer`` (no args), a dim
+    that is a list (the args of its call), a hole by its path after ``$`` (its index, if any).
     """
     return _plain(_Evaluation(lookup).value(expression), expression.at)
 

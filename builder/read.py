@@ -1,8 +1,8 @@
 """YAML text -> values that know where they were written, and back to text.
 
-Read by events rather than by nodes, so that a hostile page is left at the first node too many: aliases that
-multiply, nesting without end, or a megabyte of commas cost no more than an honest page.  Scalars are those of
-YAML 1.2: ``1e-4`` is a number, and ``no`` is a word.
+Read by events rather than by nodes, so that a hostile page is left at the first node too many:
+aliases that multiply, nesting without end, or a megabyte of commas cost no more than an honest page.
+Scalars are those of YAML 1.2: ``1e-4`` is a number, and ``no`` is a word.
 """
 
 from __future__ import annotations
@@ -88,6 +88,8 @@ class Mapping:
 
 
 Value: TypeAlias = Scalar | Sequence | Mapping
+Read: TypeAlias = tuple[Any, Value]  # with the event that it began with
+Pair: TypeAlias = tuple[Read, Read]
 
 
 def read_file(path: Path, *, template: bool = False) -> Mapping:
@@ -125,7 +127,7 @@ def read_value(text: str, name: str = COMMAND_LINE) -> Value:
 
 
 def from_python(obj: object, name: str = "<python>") -> Value:
-    """A value from dicts, lists and scalars: read from its own flow text, so that messages can quote it."""
+    """A value from dicts, lists and scalars; it is read from flow text, which messages quote."""
     return read_value(_flow(obj), name)
 
 
@@ -186,7 +188,7 @@ def _syntax(source: Source, error: yaml.MarkedYAMLError) -> Finding:
     problem = error.problem or "this is not YAML"
     if "maximum nesting" in problem:
         return Finding("too-deep", f"values are nested more than {MAX_DEPTH} deep", mark)
-    help, notes = "", ()
+    help = ""
     if (
         "\t" in line[: len(line) - len(line.lstrip())]
         or line[mark.column - 1 : mark.column] == "\t"
@@ -346,9 +348,7 @@ class _Composer:
             self.find("number-too-small", f"{shown} is nearer to zero than a float can be", mark)
         return value
 
-    def mapping(
-        self, pairs: list[tuple[tuple[Any, Value], tuple[Any, Value]]], mark: Mark, flow: bool
-    ) -> Mapping:
+    def mapping(self, pairs: list[Pair], mark: Mark, flow: bool) -> Mapping:
         if flow:
             pairs = self.refuse_split_values(pairs)
         entries: dict[object, tuple[Scalar, Value]] = {}
@@ -390,14 +390,12 @@ class _Composer:
             )
         return None
 
-    def refuse_split_values(
-        self, pairs: list[tuple[tuple[Any, Value], tuple[Any, Value]]]
-    ) -> list[tuple[tuple[Any, Value], tuple[Any, Value]]]:
-        """YAML splits ``{ff: ceil_to(8 * dim, 32)}`` at the comma, and joins ``{a:4}``.  Neither is meant."""
-        kept: list[tuple[tuple[Any, Value], tuple[Any, Value]]] = []
+    def refuse_split_values(self, pairs: list[Pair]) -> list[Pair]:
+        """YAML splits ``{ff: ceil_to(dim, 32)}`` at the comma, and joins ``{a:4}``: never meant."""
+        kept: list[Pair] = []
         split: list[str] = []  # the pieces of an expression that the commas cut
         for pair in pairs:
-            (event, key), (blank, value) = pair
+            (_, key), (blank, value) = pair
             text = _plain_text(key)
             if not _is_blank(blank, value) or text is None:
                 split = [_plain_text(value) or ""]
@@ -414,7 +412,7 @@ class _Composer:
                 kept.append(pair)
         return kept
 
-    def refuse_split_items(self, children: list[tuple[Any, Value]]) -> None:
+    def refuse_split_items(self, children: list[Read]) -> None:
         split, start = "", None
         for _, child in children:
             text = _plain_text(child)
@@ -477,7 +475,7 @@ def _fits(value: Any, level: int, width: int, *, in_list: bool) -> bool:
     if in_list and isinstance(value, dict) and len(value) == 1:
         return False  # `- residual: [...]` rather than `- {residual: [...]}`
     if any(_nests(item) for item in inner) and (
-        level == 1 or level == 2 and not isinstance(value, dict)
+        level == 1 or (level == 2 and not isinstance(value, dict))
     ):
         return False
     return len(_flow(value)) <= width

@@ -1,12 +1,29 @@
 from __future__ import annotations
 
+import errno
+import json
+import sys
 import unicodedata
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.errors import Finding, InputError, Mark, RecipeError, Source, raise_all, render, show
+import builder
+from builder import __main__ as program
+from builder.errors import (
+    Finding,
+    InputError,
+    Mark,
+    RecipeError,
+    Source,
+    Stopped,
+    raise_all,
+    render,
+    show,
+)
+from builder.read import read_file
 
 
 def finding(line, column=1, width=1, *, severity="error", **more):
@@ -101,3 +118,126 @@ def test_warnings_alone_raise_nothing():
 def test_an_error_without_a_place_shows_its_help():
     error = InputError("file-exists", "'a.yaml' exists", "choose another name")
     assert show(error) == "error[file-exists]: 'a.yaml' exists\n   help: choose another name"
+
+
+def verb(monkeypatch, run):
+    """A verb of this moment, that does as it is told."""
+    module = ModuleType("moment")
+    module.__doc__, module.run = "A moment.", run
+    module.configure = lambda parser: parser.add_argument("--flag")
+    monkeypatch.setitem(sys.modules, "moment", module)
+    monkeypatch.setattr(program, "verb_module", lambda name: "moment")
+
+
+def raising(error):
+    def run(args):
+        raise error
+
+    return run
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls its own."""
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (InputError("no-prompt", "no prompt"), 2, "error[no-prompt]: no prompt"),
+        (RecipeError([finding("a: x", 4)]), 2, "page.yaml:1:4: error[unknown-word]"),
+        (Stopped("stopped", "stopped at step 3"), 75, "error[stopped]"),
+        (MemoryError(), 3, "error[out-of-memory]: memory ran out"),
+        (OutOfMemoryError("tried to allocate"), 3, "error[out-of-memory]: tried to allocate"),
+        (OSError(errno.ENOSPC, "No space left"), 3, "error[disk-full]: No space left"),
+        (KeyboardInterrupt(), 130, ""),
+    ],
+)
+def test_an_expected_error_is_told_without_a_traceback(monkeypatch, capsys, error, code, told):
+    verb(monkeypatch, raising(error))
+    assert program.main(["moment"]) == code
+    shown = capsys.readouterr().err
+    assert told in shown
+    assert "Traceback" not in shown
+
+
+def test_our_own_mistake_shows_its_traceback(monkeypatch, capsys):
+    verb(monkeypatch, raising(RuntimeError("oh")))
+    assert program.main(["moment"]) == 70
+    shown = capsys.readouterr().err
+    assert "Traceback" in shown
+    assert "this is our fault" in shown
+
+
+@pytest.mark.parametrize(("given", "code"), [(None, 0), (0, 0), (1, 1)])
+def test_the_exit_code_is_the_verbs_own(monkeypatch, given, code):
+    verb(monkeypatch, lambda args: given)
+    assert program.main(["moment"]) == code
+
+
+@pytest.mark.parametrize(
+    ("argv", "help"),
+    [
+        (["lst"], "did you mean 'list'?"),
+        (["list", "--plugn", "x"], "did you mean '--plugin'?"),
+        (["validate"], "usage: python -m builder validate"),
+        (["list", "a", "b"], "usage: python -m builder list"),
+    ],
+)
+def test_wrong_arguments_exit_2_with_a_help(capsys, argv, help):
+    assert program.main(argv) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("error[")
+    assert help in shown
+
+
+def test_help_names_every_verb_with_its_line(capsys):
+    assert program.main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "validate  " in shown
+    assert "Check recipes and report everything" in shown
+    assert program.main([]) == 2
+
+
+def test_a_trailing_underscore_is_no_part_of_a_verb(monkeypatch, tmp_path):
+    (tmp_path / "hf_bridge/verbs").mkdir(parents=True)
+    (tmp_path / "hf_bridge/verbs/import_.py").write_text('"""Bring a model in."""')
+    monkeypatch.setattr(program, "ROOT", tmp_path)
+    assert program.verb_module("import") == "hf_bridge.verbs.import_"
+    assert "import" in program.overview()
+
+
+def test_init_writes_a_readable_recipe_once(tmp_path, capsys):
+    out = tmp_path / "page.yaml"
+    assert program.main(["init", str(out)]) == 0
+    assert read_file(out)["name"].value == "llama"
+    assert program.main(["init", str(out)]) == 2
+    assert "error[file-exists]" in capsys.readouterr().err
+    assert program.main(["init", str(tmp_path / "no/page.yaml")]) == 2
+
+
+def test_validate_reports_every_file(monkeypatch, capsys, tmp_path):
+    def load_recipe(source, overrides=(), plugins=()):
+        page = read_file(source)
+        return SimpleNamespace(
+            page=page, warnings=[finding("a", severity="warning")] if "w" in page else []
+        )
+
+    monkeypatch.setattr(builder, "load_recipe", load_recipe, raising=False)
+    pages = {"good": "a: 1", "warned": "w: 1", "bad": "a: 1\na: .inf"}
+    for name, text in pages.items():
+        (tmp_path / name).write_text(text)
+    paths = [str(tmp_path / name) for name in [*pages, "absent"]]
+    assert program.main(["validate", *paths]) == 2
+    shown = capsys.readouterr().out
+    assert [f"{path}: ok" in shown for path in paths] == [True, True, False, False]
+    assert program.main(["validate", *paths, "--format", "json"]) == 2
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["code"] for row in rows} == {
+        "unknown-word",
+        "duplicate-key",
+        "not-finite",
+        "cannot-read",
+    }
+    assert set(rows[1]) == {"file", "line", "column", "code", "message", "help", "severity"}
+    assert [rows[1][key] for key in ("file", "line", "column")] == [paths[2], 2, 1]
+    assert program.main(["validate", *paths[:2]]) == 0
