@@ -19,7 +19,7 @@ class Attention(nn.Module):
     arXiv:2408.00118; qk_norm: Dehghani et al. 2023, arXiv:2302.05442.
     """
 
-    output = "o"
+    output = "o.weight"
     checks = {"heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}"}
 
     def __init__(

@@ -13,7 +13,7 @@ class GLU(nn.Module):
     Source: Shazeer 2020, arXiv:2002.05202, section 2.  With ``silu`` this is LLaMA's SwiGLU.
     """
 
-    output = "down"
+    output = "down.weight"
 
     def __init__(self, dim: int, ff: int, *, act: Act = maker("silu"), bias: bool = False) -> None:
         super().__init__()

@@ -18,12 +18,12 @@ class LearnedPositions(nn.Module):
 
     def __init__(self, dim: int, context: int) -> None:
         super().__init__()
-        self.context = context
+        self.limit = context
         self.weight = drawn(context, dim)
 
     def forward(self, x: Tensor, call: Call) -> Tensor:
-        if call.end > self.context and int(call.positions.max()) >= self.context:
+        if call.end > self.limit and int(call.positions.max()) >= self.limit:
             raise ValueError(
-                f"position {int(call.positions.max())} is past the {self.context} that learned_positions holds"
+                f"position {int(call.positions.max())} is past the {self.limit} that learned_positions holds"
             )
         return x + F.embedding(call.positions, self.weight)

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from blocks.parameter import constant, drawn
 from blocks.registry import register
 
 
@@ -12,11 +14,12 @@ class Linear(nn.Module):
     Shapes: ``(..., dim) -> (..., out)``.
     """
 
-    output = "map"
+    output = "weight"
 
     def __init__(self, out: int, /, dim: int, *, bias: bool = False) -> None:
         super().__init__()
-        self.map = nn.Linear(dim, out, bias=bias)
+        self.weight = drawn(out, dim)
+        self.bias = constant(0.0, out) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.map(x)
+        return F.linear(x, self.weight, self.bias)

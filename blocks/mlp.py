@@ -13,7 +13,7 @@ class MLP(nn.Module):
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.3.
     """
 
-    output = "down"
+    output = "down.weight"
 
     def __init__(self, dim: int, ff: int = size("4 * dim"), *, act: Act = maker("gelu"), bias: bool = True) -> None:
         super().__init__()

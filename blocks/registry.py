@@ -6,7 +6,7 @@ that fills it: ``act: Act = maker("silu")``; ``Node`` takes a whole node.  A cla
 literals that are read without importing torch:
 
 - ``checks = {"heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}"}``
-- ``output = "down"``: the submodule that writes into the residual stream, for depth-scaled initial weights.
+- ``output = "down.weight"``: the matrix that writes into the residual stream, for depth-scaled initial weights.
 """
 
 from __future__ import annotations

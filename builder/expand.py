@@ -1,0 +1,312 @@
+"""Written nodes -> a tree of leaves: names inlined, lists spliced, repeats unrolled, layers found.
+
+Two places that share weights hold the same ``WrittenLeaf`` object; everything else is made anew for each copy.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Container, Iterator
+from collections.abc import Mapping as MappingType
+from dataclasses import dataclass, field, replace
+from typing import TypeAlias
+
+from blocks.kinds import NODES
+from builder.edit import Editor
+from builder.errors import Finding, Mark, RecipeError
+from builder.index import Entry, Index, nearest
+from builder.read import Mapping, Scalar, Sequence, Value
+
+STRUCTURE = {
+    "residual": (),
+    "parallel": (),
+    "repeat": ("block", "pattern", "share"),
+    "layers": ("pattern", "remainder"),
+    "like": ("set",),
+}
+TIMES = re.compile(r"\s*(\w+)\s*\*\s*(.+)")
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenLeaf:
+    """A registered word and what was written under it."""
+
+    entry: Entry
+    given: MappingType[str, Value]
+    mark: Mark
+    blocks: tuple[str, ...]  # the named blocks that it was written in, outermost first
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenResidual:
+    body: tuple[Written, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenParallel:
+    branches: tuple[tuple[Written, ...], ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, eq=False)
+class WrittenLayer:
+    items: tuple[Written, ...]
+
+
+Written: TypeAlias = WrittenLeaf | WrittenResidual | WrittenParallel | WrittenLayer
+
+
+def written_leaves(items: tuple[Written, ...]) -> Iterator[WrittenLeaf]:
+    """Every leaf in order of execution; inside experts not."""
+    for item in items:
+        match item:
+            case WrittenLeaf():
+                yield item
+            case WrittenResidual():
+                yield from written_leaves(item.body)
+            case WrittenLayer():
+                yield from written_leaves(item.items)
+            case WrittenParallel():
+                for branch in item.branches:
+                    yield from written_leaves(branch)
+
+
+def has_anchor(item: Written) -> bool:
+    return any(NODES[leaf.entry.kind].anchor for leaf in written_leaves((item,)))
+
+
+def given(entry: Entry, value: Value | None, findings: list[Finding], unasked: Container[str]) -> dict[str, Value]:
+    """What is written under a registered word: its options in a map, or its one value."""
+    legal = [p.name for p in entry.parameters if p.name not in unasked]
+    if value is None:
+        return {}
+    if isinstance(value, Mapping):
+        for key, _ in value:
+            if key.value not in legal:
+                near = nearest(str(key.value), legal)
+                help = f"did you mean {near!r}? " if near else ""
+                help += f"options of {entry.word!r}: {', '.join(legal) or 'none'}"
+                message = f"{key.value!r} is not an option of {entry.word!r}"
+                findings.append(Finding("unknown-option", message, key.mark, help))
+        return {str(key.value): item for key, item in value if key.value in legal}
+    if len(entry.value) == 1:
+        return {entry.value[0].name: value}
+    message = f"{entry.word!r} takes options, not one value"
+    help = f"options in a map under it: {', '.join(legal)}" if legal else f"write {entry.word} alone"
+    findings.append(Finding("not-options", message, value.mark, help))
+    return {}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where a node stands: inside which named blocks, in a branch or not, and which names share weights."""
+
+    blocks: tuple[str, ...] = ()
+    branch: bool = False
+    shared: MappingType[str, dict[int, tuple[Written, ...]]] = field(default_factory=dict)
+
+
+@dataclass
+class Expander:
+    """Expands nodes of one page; faults go into ``findings`` and leave nothing in their place."""
+
+    blocks: MappingType[str, Value]
+    index: Index
+    count: Callable[[Value], int | None]  # a whole number, or a finding and None
+    findings: list[Finding]
+
+    def model(self, value: Value) -> tuple[Written, ...]:
+        """A whole model, its layers found."""
+        return _gather(self.node(value, Scope()))
+
+    def node(self, value: Value, scope: Scope) -> tuple[Written, ...]:
+        """The items that a node stands for; ``none`` stands for no items."""
+        match value:
+            case Sequence(items=()):
+                return self._fault("empty-list", "an empty list is not a node", value.mark, "nothing at all is: none")
+            case Sequence():
+                return tuple(item for part in value for item in self.node(part, scope))
+            case Scalar(value=str(word)):
+                return self._word(word, value.mark, scope)
+            case Mapping():
+                return self._map(value, scope)
+        shown = "null" if value.value is None else value.value
+        return self._fault("not-a-node", f"{shown} is not a node", value.mark, "nothing at all is: none")
+
+    def leaf(self, entry: Entry, value: Value | None, mark: Mark, scope: Scope) -> WrittenLeaf:
+        """A leaf with its options under it, or its one value."""
+        unasked = () if NODES[entry.kind].reads == "tokens" else ("dim",)  # the width that reaches a leaf
+        return WrittenLeaf(entry, given(entry, value, self.findings, unasked), mark, scope.blocks)
+
+    def _fault(self, code: str, message: str, mark: Mark, help: str = "") -> tuple[Written, ...]:
+        self.findings.append(Finding(code, message, mark, help))
+        return ()
+
+    def _words(self) -> list[str]:
+        return [*self.blocks, *self.index.words("node"), *STRUCTURE, "none"]
+
+    def _word(self, word: str, mark: Mark, scope: Scope) -> tuple[Written, ...]:
+        if word == "none":
+            return ()
+        if word in self.blocks:
+            return self._block(word, mark, scope)
+        if word in self.index.words("node"):
+            return (self.leaf(self.index.node(word), None, mark, scope),)
+        if word in STRUCTURE:
+            return self._fault("missing-value", f"{word!r} stands alone", mark, f"it takes a node: {{{word}: ...}}")
+        if TIMES.fullmatch(word):
+            return self._fault("not-a-node", f"{word!r} is not a node here", mark, "counts go in a pattern")
+        return self._unknown(word, mark, "a block or a leaf", self._words())
+
+    def _unknown(self, word: object, mark: Mark, what: str, words: list[str]) -> tuple[Written, ...]:
+        near = nearest(str(word), words)
+        help = f"did you mean {near!r}?" if near else "known: " + ", ".join(sorted(words))
+        return self._fault("unknown-word", f"{word!r} is not {what}", mark, help)
+
+    def _block(self, name: str, mark: Mark, scope: Scope) -> tuple[Written, ...]:
+        if name in scope.blocks:
+            cycle = " -> ".join([*scope.blocks[scope.blocks.index(name) :], name])
+            return self._fault("block-cycle", f"block {name!r} holds itself: {cycle}", mark)
+        inside = replace(scope, blocks=(*scope.blocks, name))
+        if name not in scope.shared:
+            return self.node(self.blocks[name], inside)
+        made = scope.shared[name]
+        if 0 not in made:
+            made[0] = self.node(self.blocks[name], inside)
+        return made[0]
+
+    def _map(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
+        keys = {str(key.value): key for key, _ in value}
+        heads = [k for k in keys if k in STRUCTURE or k in self.index.words("node")]
+        if not heads:
+            first = value.entries[0][0] if value.entries else None
+            if first is None:
+                return self._fault("not-a-node", "an empty map is not a node", value.mark, "nothing at all is: none")
+            if first.value in self.blocks:
+                message = f"{first.value!r} is a block, and takes no options"
+                return self._fault("unknown-word", message, first.mark, f"a changed copy: {{like: {first.value}, set: ...}}")
+            return self._unknown(first.value, first.mark, "a leaf or a structural word", self._words())
+        if len(heads) > 1:
+            message = f"{heads[0]!r} and {heads[1]!r} in one map: a map holds one node"
+            return self._fault("two-nodes", message, keys[heads[1]].mark, "write a list, one node an item")
+        (word,) = heads
+        allowed = (word, *STRUCTURE.get(word, ()))
+        for key, mark in ((k, keys[k].mark) for k in keys if k not in allowed):
+            help = f"options of {word!r} go in a map under it" if word not in STRUCTURE else "beside it: " + ", ".join(allowed[1:])
+            self._fault("unknown-word", f"{key!r} does not go beside {word!r}", mark, help)
+        if word in STRUCTURE:
+            return getattr(self, f"_{word}")(value, scope)  # type: ignore[no-any-return]
+        return (self.leaf(self.index.node(word), value[word], keys[word].mark, scope),)
+
+    def _residual(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
+        body = self.node(value["residual"], replace(scope, branch=True))
+        return (WrittenResidual(body, value.mark),) if body else ()
+
+    def _parallel(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
+        branches = value["parallel"]
+        if not isinstance(branches, Sequence) or not branches.items:
+            return self._fault("not-a-list", "'parallel' takes a list of branches", branches.mark)
+        inside = replace(scope, branch=True)
+        made = tuple(items for branch in branches if (items := self.node(branch, inside)))
+        return (WrittenParallel(made, value.mark),) if len(made) > 1 else made[0] if made else ()
+
+    def _like(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
+        name, mark = value["like"], value["like"].mark
+        if not isinstance(name, Scalar) or name.value not in self.blocks:
+            word = name.value if isinstance(name, Scalar) else "this"
+            return self._unknown(word, mark, "a block", list(self.blocks))
+        if name.value in scope.blocks:
+            return self._fault("block-cycle", f"block {name.value!r} is like itself", mark)
+        try:
+            copy = Editor(self.index, self.blocks).like(value)
+        except RecipeError as error:
+            self.findings.extend(error.findings)
+            return ()
+        return self.node(copy, replace(scope, blocks=(*scope.blocks, str(name.value))))
+
+    def _repeat(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
+        times = self.count(value["repeat"])
+        if ("block" in value) == ("pattern" in value):
+            message = "'repeat' takes a block or a pattern, one of the two"
+            return self._fault("repeat-what", message, value.mark, "for instance {repeat: 4, block: decoder}")
+        entries = self._pattern(value["pattern"]) if "pattern" in value else [value["block"]]
+        shared, all_shared = self._shared(value.get("share"))
+        scope = replace(scope, shared={**scope.shared, **{name: {} for name in shared}})
+        if all_shared:
+            return tuple(self._entries(entries, scope)) * (times or 0)
+        return tuple(item for _ in range(times or 0) for item in self._entries(entries, scope))
+
+    def _shared(self, value: Value | None) -> tuple[list[str], bool]:
+        """The blocks that share their weights, or that the whole repeat does."""
+        if value is None or (isinstance(value, Scalar) and isinstance(value.value, bool)):
+            return [], bool(value and value.value)
+        names = value.items if isinstance(value, Sequence) else (value,)
+        for name in names:
+            if not isinstance(name, Scalar) or name.value not in self.blocks:
+                word = name.value if isinstance(name, Scalar) else "this"
+                self._unknown(word, name.mark, "a block", [*self.blocks, "true"])
+        return [str(name.value) for name in names if isinstance(name, Scalar)], False
+
+    def _layers(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
+        depth = self.count(value["layers"])
+        if "pattern" not in value:
+            return self._fault("repeat-what", "'layers' takes a pattern", value.mark, "{layers: 8, pattern: [a, b]}")
+        entries, rest = self._pattern(value["pattern"]), value.get("remainder")
+        if rest is not None and not (isinstance(rest, Scalar) and rest.value == "truncate"):
+            return self._fault("bad-value", "'remainder' is truncate, or not written", rest.mark)
+        if depth is None or not entries:
+            return ()
+        if depth % len(entries) and rest is None:
+            below = depth - depth % len(entries)
+            message = f"{depth} layers do not hold the pattern of {len(entries)} a whole number of times"
+            help = f"{below} or {below + len(entries)} layers do; or remainder: truncate"
+            return self._fault("pattern-fit", message, value["layers"].mark, help)
+        rounds = [entries[i % len(entries)] for i in range(depth)]
+        return tuple(self._entries(rounds, scope))
+
+    def _pattern(self, value: Value) -> list[Value]:
+        """The entries of a pattern, ``name*5`` written out."""
+        if not isinstance(value, Sequence) or not value.items:
+            self._fault("not-a-list", "a pattern is a list of entries", value.mark)
+            return []
+        entries: list[Value] = []
+        for entry in value:
+            times = TIMES.fullmatch(entry.value) if isinstance(entry, Scalar) and isinstance(entry.value, str) else None
+            if times is None:
+                entries.append(entry)
+                continue
+            name, count = times.groups()
+            number = int(count) if count.isdigit() else count
+            entries += [Scalar(name, entry.mark)] * (self.count(Scalar(number, entry.mark)) or 0)
+        return entries
+
+    def _entries(self, entries: list[Value], scope: Scope) -> Iterator[Written]:
+        """Each entry is a layer; but in a branch it is a copy, and an entry that holds layers is none itself."""
+        for entry in entries:
+            items = self.node(entry, scope)
+            if scope.branch:
+                yield from items
+            elif any(isinstance(item, WrittenLayer) for item in items):
+                yield from _gather(items)
+            elif items:
+                yield WrittenLayer(items)
+
+
+def _gather(items: tuple[Written, ...]) -> tuple[Written, ...]:
+    """What stands beside the layers of a repeat, from its first mixer or feed-forward to its last, is a layer too."""
+    done: list[Written] = []
+    run: list[Written] = []
+    for item in (*items, None):
+        if item is not None and not isinstance(item, WrittenLayer):
+            run.append(item)
+            continue
+        places = [i for i, other in enumerate(run) if has_anchor(other)]
+        if places:
+            first, last = places[0], places[-1] + 1
+            run[first:last] = [WrittenLayer(tuple(run[first:last]))]
+        done += run
+        run = []
+        if item is not None:
+            done.append(item)
+    return tuple(done)

@@ -1,0 +1,105 @@
+"""Continuing a prompt: greedy, or sampled by temperature, top-k and top-p."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from blocks.cache import Cache
+
+if TYPE_CHECKING:
+    from builder.model import Model
+
+
+@torch.no_grad()
+def generate(
+    model: Model,
+    ids: Tensor,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    seed: int | None = None,
+    stop: Sequence[int] = (),
+    padding: Tensor | None = None,
+    stream: Callable[[Tensor], None] | None = None,
+    cache: Cache | None = None,
+) -> Tensor:
+    """Each row's prompt and up to ``max_new_tokens`` more, (B, T + new).
+
+    ``temperature`` 0 takes the likeliest token.  ``top_k`` keeps the likeliest k, then ``top_p`` the fewest that hold
+    that much probability.  ``padding`` (B, T), True on the left of shorter prompts.  A row that reached a ``stop`` id
+    repeats it; when all have, generation ends.  An empty prompt starts from the model's ``start_id``.  ``stream`` is
+    called with each new column (B,); ``cache`` holds what was read before, and is left holding all but the last.
+    Raises ValueError if the model cannot read so many positions.
+    """
+    _check(temperature, top_k, top_p, max_new_tokens)
+    prompt = ids if ids.shape[1] else _start(model, ids)
+    cache = model.new_cache(len(ids)) if cache is None else cache
+    total = len(cache) + prompt.shape[1] + max_new_tokens - 1
+    if model.limit is not None and total > model.limit:
+        raise ValueError(f"{total} positions are more than the {model.limit} that the model can read")
+    generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
+    stops = torch.tensor(list(stop), dtype=ids.dtype, device=ids.device)
+    done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
+    new, last, training = [], prompt, model.training
+    model.eval()
+    try:
+        while len(new) < max_new_tokens and not (len(new) and bool(done.all())):
+            logits = model(last, cache=cache, padding=padding)[:, -1]
+            chosen = choose(logits, temperature, top_k, top_p, generator)
+            if new:
+                chosen = torch.where(done, new[-1], chosen)
+            done = done | torch.isin(chosen, stops)
+            new.append(chosen)
+            last = chosen[:, None]
+            if padding is not None:
+                padding = torch.cat([padding, padding.new_zeros(len(ids), 1)], 1)
+            if stream is not None:
+                stream(chosen)
+    finally:
+        model.train(training)
+    return torch.cat([ids, *(column[:, None] for column in new)], 1)
+
+
+def choose(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
+) -> Tensor:
+    """One token a row, (B, vocab) -> (B,)."""
+    if temperature == 0:
+        return logits.argmax(-1)
+    return torch.multinomial(probabilities(logits, temperature, top_k, top_p), 1, generator=generator)[:, 0]
+
+
+def probabilities(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
+    """What is sampled from, (B, vocab); float32 at the least."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        kth = logits.topk(top_k, -1).values[:, -1:]
+        logits = logits.masked_fill(logits < kth, float("-inf"))
+    if top_p is not None:
+        ordered, order = logits.sort(-1, descending=True)
+        held = ordered.softmax(-1)
+        spare = held.cumsum(-1) - held >= top_p  # what comes before holds enough; the first always stays
+        logits = logits.masked_fill(spare.scatter(-1, order, spare), float("-inf"))
+    return logits.softmax(-1)
+
+
+def _check(temperature: float, top_k: int | None, top_p: float | None, max_new_tokens: int) -> None:
+    if temperature < 0:
+        raise ValueError(f"temperature={temperature} is below 0")
+    if top_k is not None and top_k < 1:
+        raise ValueError(f"top_k={top_k} is below 1")
+    if top_p is not None and not 0 < top_p <= 1:
+        raise ValueError(f"top_p={top_p} is not above 0 and up to 1")
+    if max_new_tokens < 0:
+        raise ValueError(f"max_new_tokens={max_new_tokens} is below 0")
+
+
+def _start(model: Model, ids: Tensor) -> Tensor:
+    if model.start_id is None:
+        raise ValueError("an empty prompt, and the model knows no token to start from")
+    return torch.full((len(ids), 1), model.start_id, dtype=ids.dtype, device=ids.device)

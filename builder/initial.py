@@ -1,0 +1,76 @@
+"""Initial weights, each drawn from a generator of its own: the key is (seed, parameter name).
+
+Swap one block and every other weight stays the same to the bit, so that two variants are truly paired.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+
+from blocks.registry import register
+
+
+@register("normal", kind="init")
+class Normal:
+    """Matrices from ``N(0, std)``; biases zero; gains as their block says.
+
+    ``depth_scaled`` divides the matrices that write into the residual stream by the root of the number of residual
+    additions of the model.
+    Source: Radford et al. 2019 (GPT-2), section 2.3.
+    """
+
+    def __init__(self, *, std: float = 0.02, depth_scaled: bool = True) -> None:
+        self.std, self.depth_scaled = std, depth_scaled
+
+    def deviation(self, shape: torch.Size) -> float:
+        return self.std
+
+
+@register("fan_in", kind="init")
+class FanIn:
+    """Matrices from ``N(0, gain / sqrt(inputs))``; embeddings count as of one input.
+
+    Source: LeCun et al. 1998, section 4.6.
+    """
+
+    def __init__(self, *, gain: float = 1.0, depth_scaled: bool = True) -> None:
+        self.gain, self.depth_scaled = gain, depth_scaled
+
+    def deviation(self, shape: torch.Size) -> float:
+        return self.gain / math.sqrt(shape[-1])
+
+
+@torch.no_grad()
+def draw(model: nn.Module, scheme: Normal | FanIn, seed: int, adds: int, device: object, dtype: object) -> None:
+    """Give every parameter of a model on ``meta`` its storage and first value; shared ones stay shared."""
+    shrink = 1 / math.sqrt(adds) if scheme.depth_scaled and adds else 1.0
+    made: dict[int, nn.Parameter] = {}
+    for module_name, module in model.named_modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            if id(parameter) not in made:
+                full = f"{module_name}.{name}" if module_name else name
+                value = _first_value(parameter, full, scheme, seed, shrink)
+                made[id(parameter)] = nn.Parameter(value.to(device=device, dtype=dtype))  # type: ignore[call-overload]
+                made[id(parameter)].__dict__.update(parameter.__dict__)
+            module.register_parameter(name, made[id(parameter)])
+
+
+def _first_value(parameter: nn.Parameter, name: str, scheme: Normal | FanIn, seed: int, shrink: float) -> Tensor:
+    stacked = getattr(parameter, "stacked", False)
+    initial = getattr(parameter, "initial", 0.0 if parameter.dim() - stacked == 1 else None)
+    if initial is not None:
+        return torch.full(parameter.shape, initial)
+    std = scheme.deviation(parameter.shape) * (shrink if getattr(parameter, "output", False) else 1.0)
+    if not stacked:
+        return torch.randn(parameter.shape, generator=_generator(seed, name)) * std
+    rows = [torch.randn(parameter.shape[1:], generator=_generator(seed, name, e)) for e in range(len(parameter))]
+    return torch.stack(rows) * std
+
+
+def _generator(*key: object) -> torch.Generator:
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

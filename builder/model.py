@@ -1,0 +1,132 @@
+"""The model: what a recipe builds, and what people call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blocks.cache import Cache
+from blocks.call import Call, start_call
+from builder import initial
+from builder.assemble import Assembler, count_adds
+from builder.construct import import_plugins, make
+from builder.generate import generate
+from builder.graph import Filler
+from builder.recipe import Recipe
+
+IGNORED = -100  # a label that does not count
+
+
+class Model(nn.Module):
+    """A decoder-only language model: token ids ``(B, T)`` to logits ``(B, T, vocab)``.
+
+    Every leaf of the recipe is a submodule under its parameters' name; ``recipe`` is what it was built from, and
+    ``start_id`` the token that an empty prompt starts from, if one is known.
+    """
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__()
+        self.recipe = recipe
+        self.start_id: int | None = None
+        assembler = Assembler()
+        self._run = assembler.into(self, recipe.graph)
+        self._stateful = assembler.states
+
+    @property
+    def limit(self) -> int | None:
+        """How many positions the model can read at the most; None where nothing bounds them."""
+        limits = [module.limit for module in self.modules() if hasattr(module, "limit")]
+        return min(limits, default=None)  # type: ignore[type-var]
+
+    def forward(
+        self,
+        ids: Tensor,
+        *,
+        cache: Cache | None = None,
+        padding: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> Tensor:
+        """The logits of every given token.
+
+        Shapes: ids ``(B, T)`` int64; padding ``(B, S)`` bool, True where there is no token, at either end of a row,
+        over the cached positions too; documents ``(B, T)`` int, one number a document.  With a cache (inference: no
+        gradients) the tokens follow those read before, in any chunks.  Raises ValueError if shapes disagree.
+        """
+        if cache is None:
+            return self._logits(self._call(ids, 0, documents, padding), None)
+        with torch.no_grad():
+            unread, read = cache.extend(ids, documents)
+            call = self._call(unread, read, cache.documents, padding)
+            return self._logits(call, cache)[:, -ids.shape[1] :]
+
+    def loss(
+        self, ids: Tensor, labels: Tensor, padding: Tensor | None = None, documents: Tensor | None = None
+    ) -> Tensor:
+        """Mean cross entropy in nats over the labels that are not -100, and the blocks' own losses.
+
+        ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean is 0.
+        """
+        call = self._call(ids, 0, documents, padding)
+        logits = self._logits(call, None)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
+        total = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return sum(call.losses, total / (labels != IGNORED).sum().clamp(min=1))
+
+    def new_cache(self, batch_size: int) -> Cache:
+        """An empty memory for ``batch_size`` rows."""
+        return Cache({site: module.state() for site, module in self._stateful.items()}, batch_size)  # type: ignore[operator]
+
+    def generate(
+        self,
+        ids: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        seed: int | None = None,
+        stop: Sequence[int] = (),
+        padding: Tensor | None = None,
+        stream: Callable[[Tensor], None] | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Continue each row: see ``builder.generate.generate``."""
+        return generate(self, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, padding, stream, cache)
+
+    def _call(self, ids: Tensor, read: int, documents: Tensor | None, padding: Tensor | None) -> Call:
+        if ids.dim() != 2 or ids.shape[1] == 0:
+            raise ValueError(f"ids of shape {tuple(ids.shape)}: (B, T) is read, with T at least 1")
+        total = (ids.shape[0], read + ids.shape[1])
+        for name, given in (("padding", padding), ("documents", documents)):
+            if given is not None and tuple(given.shape) != total:
+                raise ValueError(f"{name} of shape {tuple(given.shape)}: {total} is read, cached positions included")
+        return start_call(ids, read, documents, padding)
+
+    def _logits(self, call: Call, cache: Cache | None) -> Tensor:
+        return self._run(call.ids, call, cache)
+
+
+def build(
+    recipe: Recipe,
+    seed: int | None = None,
+    device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Model:
+    """The recipe's model, its weights drawn by (seed, parameter name).
+
+    ``seed`` none is the recipe's own; on the device ``meta`` nothing is allocated, and shapes and names are exact.
+    """
+    import_plugins(recipe.plugins)
+    with torch.device("meta"):
+        model = Model(recipe)
+    if device is not None and torch.device(device).type == "meta":
+        return model if dtype is None else model.to(dtype)
+    scheme = Filler("normal", "init", (("std", 0.02), ("depth_scaled", True)))
+    if recipe.train is not None:
+        scheme = recipe.train["init"]  # type: ignore[assignment]
+        seed = recipe.train["seed"] if seed is None else seed  # type: ignore[assignment]
+    initial.draw(model, make(scheme), seed or 0, count_adds(recipe.graph), device, dtype)
+    return model

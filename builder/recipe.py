@@ -1,0 +1,208 @@
+"""A recipe: a page with its base and its settings, resolved."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping as MappingType
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from builder.edit import Assignment, assign, put
+from builder.errors import Finding, InputError, Mark, RecipeError, Source
+from builder.graph import Filler, Graph
+from builder.index import Index, load_index
+from builder.read import Mapping, Scalar, dump, from_python, read_file, read_text, read_value, to_python
+from builder.resolve import Resolved, resolve
+from builder.defaults import without_defaults, write_out
+
+ALONE = ("recipe", "name", "extends", "set")  # what a page that extends may hold
+
+
+class Dims:
+    """A recipe's dims, by attribute or by name: a number, or a tuple of one for each layer."""
+
+    def __init__(self, numbers: MappingType[str, Any]) -> None:
+        self._numbers = dict(numbers)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["_numbers"][name]
+        except KeyError:
+            raise AttributeError(f"the recipe has no dim {name!r}") from None
+
+    def __getitem__(self, name: str) -> Any:
+        return self._numbers[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._numbers
+
+    def __repr__(self) -> str:
+        return f"Dims({self._numbers})"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A page that resolves: its text as given, and what it means."""
+
+    text: str
+    page: Mapping = field(repr=False)  # its base and its settings worked in
+    meaning: Resolved = field(repr=False)
+    plugins: tuple[Path, ...] = ()
+    _origin: _Origin | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def name(self) -> str:
+        return self.meaning.name
+
+    @property
+    def graph(self) -> Graph:
+        return self.meaning.graph
+
+    @property
+    def dims(self) -> Dims:
+        return Dims(self.meaning.dims)
+
+    @property
+    def tokenizer(self) -> Filler | None:
+        return self.meaning.tokenizer
+
+    @property
+    def data(self) -> Filler | None:
+        return self.meaning.data
+
+    @property
+    def train(self) -> Filler | None:
+        return self.meaning.train
+
+    @property
+    def warnings(self) -> tuple[Finding, ...]:
+        return self.meaning.warnings
+
+    @property
+    def resolved(self) -> str:
+        """The page as text that needs no other file, every default written out."""
+        return dump(write_out(self.page, load_index(self.plugins)))
+
+    @property
+    def hash(self) -> str:
+        """Of the graph: two spellings of one model have the same; an option at its default takes no part."""
+        shown = repr(without_defaults(self.graph, load_index(self.plugins)))
+        return hashlib.sha256(shown.encode()).hexdigest()[:12]
+
+    def set(self, path: str, value: object) -> Recipe:
+        """The recipe with one value changed; its text is ``extends`` and ``set``.  RecipeError as for a file."""
+        assert self._origin is not None
+        new = from_python(value, f"<set {path}>")
+        return _recipe(self._origin.and_set(Assignment(path, new, new.mark)), self.plugins)
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """A page as it was read, the folder that its base is relative to, and the settings on top."""
+
+    raw: Mapping
+    folder: Path
+    path: Path | None = None
+    settings: tuple[Assignment, ...] = ()
+
+    def and_set(self, assignment: Assignment) -> _Origin:
+        return replace(self, settings=(*self.settings, assignment))
+
+    def text(self, page: Mapping) -> str:
+        if not self.settings:
+            return self.raw.mark.source.text
+        if self.path is None:
+            return dump(page)
+        head = {"recipe": 1, "name": to_python(page["name"])} if "name" in page else {"recipe": 1}
+        settings = {setting.path: to_python(setting.value) for setting in self.settings if setting.path != "name"}
+        return dump({**head, "extends": str(self.path), "set": settings})
+
+
+def load_recipe(
+    source: Path | str | MappingType[str, Any], overrides: Sequence[str] = (), plugins: Sequence[Path] = ()
+) -> Recipe:
+    """A recipe from a file, from text (it has a line break), or from the same page as dicts and lists.
+
+    ``overrides`` are ``path=value`` as on the command line.  A relative path that is not here is looked for beside
+    the installed package, so that ``recipes/llama.yaml`` is found everywhere.  RecipeError carries every finding;
+    InputError ``cannot-read`` if there is no such file.
+    """
+    if isinstance(source, MappingType):
+        raw = from_python(source)
+        if not isinstance(raw, Mapping):
+            raise InputError("not-a-mapping", "a page is a map")
+        origin = _Origin(raw, Path())
+    elif isinstance(source, str) and "\n" in source:
+        origin = _Origin(read_text(source, "<text>"), Path())
+    else:
+        path = find(Path(source))
+        origin = _Origin(read_file(path), path.parent, path)
+    for override in overrides:
+        origin = origin.and_set(read_assignment(override))
+    return _recipe(origin, tuple(plugins))
+
+
+def find(path: Path) -> Path:
+    """A recipe's path: as given, else beside the installed package."""
+    beside = Path(__file__).parent.parent / path
+    return beside if not path.exists() and not path.is_absolute() and beside.exists() else path
+
+
+def read_assignment(text: str) -> Assignment:
+    """``path=value``, the value in YAML flow.  InputError ``not-an-assignment`` where there is no equals sign."""
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise InputError("not-an-assignment", f"{text!r} is not path=value", "for instance dims.heads=8")
+    source = Source("<command line>", text)
+    read = read_value(value, "<command line>")
+    return Assignment(path.strip(), read, Mark(source, 1, 1, len(text)))
+
+
+def _recipe(origin: _Origin, plugins: tuple[Path, ...]) -> Recipe:
+    index = load_index(plugins)
+    page = _based(origin.raw, origin.folder, index, ())
+    findings = []
+    for assignment in origin.settings:
+        try:
+            page = assign(page, assignment, index)
+        except RecipeError as error:
+            findings += error.findings
+    if findings:
+        raise RecipeError(findings)
+    return Recipe(origin.text(page), page, resolve(page, index), plugins, origin)
+
+
+def _based(page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...]) -> Mapping:
+    """A page with its base's page under it: the base's settings first, then its own, in written order."""
+    extends, settings = page.get("extends"), page.get("set")
+    if extends is None:
+        return page
+    findings = [
+        Finding("extends-and", f"{key.value!r} stands beside extends, where nothing is merged", key.mark, "set it by a path")
+        for key, _ in page
+        if key.value not in ALONE
+    ]
+    if not isinstance(extends, Scalar) or not isinstance(extends.value, str):
+        raise RecipeError([*findings, Finding("bad-value", "'extends' names a file", extends.mark)])
+    path = find(folder / extends.value)
+    if path.resolve() in chain:
+        raise RecipeError([*findings, Finding("extends-cycle", f"{extends.value!r} extends itself", extends.mark)])
+    try:
+        raw = read_file(path)
+    except InputError as error:
+        raise RecipeError([*findings, Finding("cannot-read", error.message, extends.mark)]) from None
+    base = _based(raw, path.parent, index, (*chain, path.resolve()))
+    if "name" in page:
+        base = put(base, "name", page["name"])
+    if settings is not None and not isinstance(settings, Mapping):
+        findings.append(Finding("not-a-map", "'set' takes a map of paths and values", settings.mark))
+    for key, value in settings if isinstance(settings, Mapping) else ():
+        try:
+            base = assign(base, Assignment(str(key.value), value, key.mark), index)
+        except RecipeError as error:
+            findings += error.findings
+    if findings:
+        raise RecipeError(findings)
+    return base
