@@ -89,8 +89,6 @@ class Assembler:
 
     def into(self, home: nn.Module, graph: Graph) -> Run:
         """Put every leaf of a graph into ``home`` under its name, and give what runs."""
-        if graph.layers:
-            home.add_module("layers", nn.ModuleList())
         parts = [self._part(item, home) for item in graph.items]
         self._tie(graph)
         return ChainRun(parts)
@@ -98,6 +96,8 @@ class Assembler:
     def _part(self, item: Node, home: nn.Module) -> Run:
         if not isinstance(item, Layer):
             return self.run(item, home, "")
+        if not hasattr(home, "layers"):
+            home.layers = nn.ModuleList()
         body = Body()
         body.run = self.run(item.body, body, f"layers.{item.index}.")
         home.layers.append(body)  # type: ignore[union-attr, operator]

@@ -23,8 +23,8 @@ IGNORED = -100  # a label that does not count
 class Model(nn.Module):
     """A decoder-only language model: token ids ``(B, T)`` to logits ``(B, T, vocab)``.
 
-    Every leaf of the recipe is a submodule under its parameters' name; ``recipe`` is what it was built from, and
-    ``start_id`` the token that an empty prompt starts from, if one is known.
+    Every leaf of the recipe is a submodule under its parameters' name.  ``recipe`` is what it was built from, ``limit``
+    how many positions it can read (None: any number), ``start_id`` the token that an empty prompt starts from, if known.
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -34,12 +34,7 @@ class Model(nn.Module):
         assembler = Assembler()
         self._run = assembler.into(self, recipe.graph)
         self._stateful = assembler.states
-
-    @property
-    def limit(self) -> int | None:
-        """How many positions the model can read at the most; None where nothing bounds them."""
-        limits = [module.limit for module in self.modules() if hasattr(module, "limit")]
-        return min(limits, default=None)  # type: ignore[type-var]
+        self.limit = min((m.limit for m in self.modules() if hasattr(m, "limit")), default=None)
 
     def forward(
         self,

@@ -386,8 +386,7 @@ class _Resolver:
                 self.report("expert-mixes", message, leaf.mark)
         if not items:
             return _FAULTY
-        inner = naming.name_body(items)
-        names = iter([f"{name}.{part}" for part in inner] if len(inner) > 1 else [name])
+        names = (f"{name}.{part}" for part in naming.name_body(items))
         stream = Stream("stream", own["dim"])
         node, end = self._chain(items, stream, names, Place(here.layer, here.layers))
         if end != stream:
