@@ -2,7 +2,7 @@
 
 An expression stands wherever a number does: ``ceil_to(8 * dim / 3, 32)``, ``1 / sqrt(2 * layers)``.
 Checks of blocks also compare (``heads % kv_heads == 0``), and templates of the bridge have holes
-besides (``$a.b[layer]``).  The trees are small frozen dataclasses, for others to walk and to invert.
+besides (``$a.b[layer]``).  The trees are small frozen dataclasses, to be walked and inverted.
 """
 
 from __future__ import annotations

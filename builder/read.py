@@ -1,7 +1,7 @@
 """YAML text -> values that know where they were written, and back to text.
 
 Read by events rather than by nodes, so that a hostile page is left at the first node too many:
-aliases that multiply, nesting without end, or a megabyte of commas cost no more than an honest page.
+aliases that multiply, nesting without end, or a megabyte of commas cost what an honest page does.
 Scalars are those of YAML 1.2: ``1e-4`` is a number, and ``no`` is a word.
 """
 

@@ -215,6 +215,13 @@ def test_a_fault_is_named_at_its_place(text, message, offset):
     assert (error.message, error.offset) == (message, offset)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("2 ** 3 ** 2", 512), ("-2 ** 2", -4), ("7 - 2 % 4", 5)]
+)
+def test_operators_hold_as_strongly_as_in_python(text, value):
+    assert evaluate(parse(text, template=True), lookup) == value == eval(text)
+
+
 def test_a_power_never_runs_away():
     assert "too large" in refusal("9 ** 9 ** 9 ** 9", template=True).message
     assert evaluate(parse("(0 - 1) ** (10 ** 9 + 1)", template=True), lookup) == -1

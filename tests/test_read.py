@@ -5,6 +5,7 @@ import time
 import tracemalloc
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -334,6 +335,15 @@ def test_a_python_value_that_yaml_cannot_hold_is_refused(obj, code):
     with pytest.raises((InputError, RecipeError)) as caught:
         from_python(obj)
     assert caught.value.code == code
+
+
+def test_half_an_expression_is_quoted_so_that_its_comma_is_no_fault():
+    assert to_python(from_python(["f(a", "b)"])) == ["f(a", "b)"]
+
+
+def test_a_number_is_one_to_readers_of_yaml_1_1_too():
+    page = {"lr": 1e-05, "eps": 1e-16, "far": -1e300}
+    assert yaml.safe_load(dump(page)) == page
 
 
 def test_a_python_list_inside_itself_is_too_deep():
