@@ -1,0 +1,54 @@
+"""The bridge to Hugging Face folders and classes, in both directions.
+
+``transformers`` is imported when something needs it: importing this package only arranges that
+``AutoModelForCausalLM`` finds ``RecipeForCausalLM`` if the library is there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import torch
+    from builder.model import Model
+    from builder.recipe import Recipe
+    from builder.tokenizers import Tokenizer
+
+__all__ = ["as_transformers", "as_transformers_tokenizer", "from_hf", "to_hf"]
+
+
+def from_hf(
+    folder: str | Path, family: str | Path | None = None, dtype: torch.dtype | None = None
+) -> tuple[Model, Recipe]:
+    """Our model with a folder's weights, and its recipe; ``family`` is a name or a file."""
+    from hf_bridge.importing import from_hf
+
+    return from_hf(folder, family, dtype)
+
+
+def to_hf(
+    model: Model,
+    out: str | Path,
+    family: str | Path | None = None,
+    tokenizer: Tokenizer | None = None,
+) -> str:
+    """Write a model as a folder of the native class that fits, proved equal; give that class's name."""
+    from hf_bridge.exporting import to_hf
+
+    return to_hf(model, out, family, tokenizer)
+
+
+def as_transformers(model: Model) -> Any:
+    """A model of ours as a ``PreTrainedModel``: ``generate``, pipelines, ``Trainer``."""
+    from hf_bridge.model import as_transformers
+
+    return as_transformers(model)
+
+
+def as_transformers_tokenizer(tokenizer: Tokenizer) -> Any:
+    """A tokenizer of ours as a ``PreTrainedTokenizerFast``."""
+    from hf_bridge.tokenizer import as_transformers_tokenizer
+
+    return as_transformers_tokenizer(tokenizer)
