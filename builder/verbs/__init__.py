@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from builder import Recipe
+    from builder.recipe import Recipe
 
 
 def recipe_arguments(parser: ArgumentParser) -> None:
