@@ -9,7 +9,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.errors import InputError, RecipeError
+from builder.errors import InputError, RecipeError, render
 from builder.read import (
     MAX_DEPTH,
     MAX_NODES,
@@ -110,14 +110,16 @@ def test_a_mutated_page_is_read_or_refused_inside_it(seed, edits):
             )
         )
         text = text[:start] + piece + text[start + cut :]
+    page, findings = None, []
     try:
         page = read_text(text, "page.yaml")
     except RecipeError as error:
-        assert str(error)
-        for finding in error.findings:
-            assert 1 <= finding.mark.line <= len(finding.mark.source.lines) + 1
-    else:
+        findings = error.findings
+    if page:
         assert read_text(dump(page), "again") == page
+    for finding in findings:
+        assert render(finding)
+        assert 1 <= finding.mark.line <= len(finding.mark.source.lines) + 1
 
 
 def test_every_value_knows_its_place():
