@@ -35,7 +35,9 @@ class Gelu(nn.Module):
 
 @register("gelu_tanh", kind="act")
 class GeluTanh(nn.Module):
-    """The tanh approximation of ``x * Phi(x)``, as in GPT and GPT-2.  Source: arXiv:1606.08415, section 2."""
+    """The tanh approximation of ``x * Phi(x)``, as in GPT and GPT-2.  Source: arXiv:1606.08415,
+    section 2.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")

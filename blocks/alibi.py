@@ -11,11 +11,15 @@ from blocks.registry import register
 
 @register("alibi", kind="position")
 class Alibi(nn.Module):
-    """Attention with linear biases: a score falls by ``slope * distance``, another slope for each head.
+    """Attention with linear biases: a score falls by ``slope * distance``, another slope for each
+    head.
 
-    Shapes: the bias is ``(heads, ..., q, k)``; queries and keys stay as they are.  Slopes are ``2^(-8 h / heads)`` for
-    ``h`` from 1; where ``heads`` is no power of two, those of the power below, then every other one of the power above.
-    Source: Press et al. 2021, arXiv:2108.12409, section 3 and appendix (the authors' code for other head counts).
+    Shapes: the bias is ``(heads, ..., q, k)``; queries and keys stay as they are.  Slopes are
+    ``2^(-8 h / heads)`` for ``h`` from 1; where ``heads`` is no power of two, those of the power
+    below, then every other one of the power above.
+    Source: Press et al. 2021, arXiv:2108.12409, section 3 and appendix (the authors' code for other
+    head counts).
+
     """
 
     def __init__(self, heads: int) -> None:

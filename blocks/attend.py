@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import torch
@@ -20,7 +21,9 @@ class Visibility(Protocol):
     def visible(self, i: Tensor, j: Tensor) -> Tensor: ...
 
 
-Bias = Callable[[Tensor, Tensor], Tensor]  # places (..., q, 1) and (..., 1, k) -> (heads, ..., q, k)
+Bias = Callable[
+    [Tensor, Tensor], Tensor
+]  # places (..., q, 1) and (..., 1, k) -> (heads, ..., q, k)
 
 
 def attend(
@@ -37,27 +40,34 @@ def attend(
 ) -> Tensor:
     """``softmax(softcap(q k^T scale) + bias) v`` over the visible keys.
 
-    Shapes: q ``(B, heads, T, head_dim)``, k and v ``(B, kv_heads, S, head_dim)`` with ``heads`` a multiple of
-    ``kv_heads``; query ``t`` stands at key ``S - T + t``.  Gives ``(B, heads, T, head_dim)``.  No mask tensor is made
-    where causal order suffices, and a window's cost is ``O(T * window)``.
+    Shapes: q ``(B, heads, T, head_dim)``, k and v ``(B, kv_heads, S, head_dim)`` with ``heads`` a
+    multiple of ``kv_heads``; query ``t`` stands at key ``S - T + t``.  Gives ``(B, heads, T,
+    head_dim)``.  No mask tensor is made where causal order suffices, and a window's cost is ``O(T *
+    window)``.
+
     """
-    T, S = q.shape[2], k.shape[2]
-    unlimited = mask.span is None or mask.span >= S
-    rows = call.padding is not None or call.segments is not None
-    if unlimited and not rows and bias is None and (T == S or T == 1):
-        return _weigh(q, k, v, None, None, T == S and T > 1, scale, softcap, dropout)
-    if mask.span is not None and T > 1 and S > 2 * mask.span:
-        return _banded(q, k, v, call, mask, mask.span, scale, bias, softcap, dropout)
-    places = torch.arange(call.end - S, call.end, device=q.device)
-    i, j = places[S - T :, None], places[None]
-    seen = call.once((type(mask), mask.span, T, S), lambda: _seen(call, mask, i, j))
+    weigh = partial(_weigh, scale=scale, softcap=softcap, dropout=dropout)
+    length, total, span = q.shape[2], k.shape[2], mask.span
+    rows = call.padding is not None or call.segments is not None  # what is seen differs by row
+    if (span is None or span >= total) and not rows and bias is None:
+        if length == total:
+            return weigh(q, k, v, causal=length > 1)
+        if length == 1:
+            return weigh(q, k, v)
+    if span is not None and length > 1 and total > 2 * span:
+        return _banded(q, k, v, call, mask, span, bias, weigh)
+    places = torch.arange(call.end - total, call.end, device=q.device)
+    i, j = places[-length:, None], places[None]
+    key = (type(mask), span, length, total)
+    seen = call.once(key, lambda: _seen(call, mask, i, j))
     seen = seen[:, None] if rows else seen  # (B, 1, T, S) or (T, S)
-    return _weigh(q, k, v, seen, bias and bias(i, j), False, scale, softcap, dropout)
+    return weigh(q, k, v, seen, bias and bias(i, j))
 
 
 def _seen(call: Call, mask: Visibility, i: Tensor, j: Tensor) -> Tensor:
-    """What each query sees, ``(..., q, k)``, a row each if rows differ.  A place of padding sees itself, so that no
-    row is empty: an empty softmax is not a number."""
+    """What each query sees, ``(..., q, k)``, a row each if rows differ.  A place of padding sees
+    itself, so that no row is empty: an empty softmax is not a number.
+    """
     seen = mask.visible(i, j) & (j >= 0)
     last = call.end - 1
     if call.segments is not None:
@@ -74,17 +84,19 @@ def _banded(
     call: Call,
     mask: Visibility,
     span: int,
-    scale: float,
     bias: Bias | None,
-    softcap: float | None,
-    dropout: float,
+    weigh: Callable[..., Tensor],
 ) -> Tensor:
-    """Queries in blocks of ``span``, each with only the ``2 span - 1`` keys that any of them can see."""
-    B, heads, T, _ = q.shape
+    """Queries in blocks of ``span``, each with only the ``2 span - 1`` keys that any of them can
+    see.
+    """
+    B, _, T, _ = q.shape
     S, reach = k.shape[2], 2 * span - 1
     blocks = -(-T // span)
     spare = blocks * span - T  # places that fill the last block
-    first = S - T - (span - 1)  # the key that the first block begins with: before the first one, if negative
+    first = (
+        S - T - (span - 1)
+    )  # the key that the first block begins with: before the first one, if negative
 
     def band(x: Tensor) -> Tensor:
         x = F.pad(x[:, :, max(first, 0) :], (0, 0, max(-first, 0), spare))
@@ -98,11 +110,15 @@ def _banded(
 
     def seen_in_bands() -> Tensor:
         seen = _seen(call, mask, i, j) & ((j >= call.end - S) | (i == j))
-        return seen.expand(B, *seen.shape[-3:]).flatten(0, 1)[:, None]  # (B * blocks, 1, span, reach)
+        return seen.expand(B, *seen.shape[-3:]).flatten(0, 1)[
+            :, None
+        ]  # (B * blocks, 1, span, reach)
 
     seen = call.once((type(mask), span, T, S, "bands"), seen_in_bands)
-    added = bias and bias(i, j).transpose(0, 1).repeat(B, 1, 1, 1)  # (B * blocks, heads, span, reach)
-    out = _weigh(q, band(k), band(v), seen, added, False, scale, softcap, dropout)
+    added = bias and bias(i, j).transpose(0, 1).repeat(
+        B, 1, 1, 1
+    )  # (B * blocks, heads, span, reach)
+    out = weigh(q, band(k), band(v), seen, added)
     return out.unflatten(0, (B, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
 
@@ -110,20 +126,29 @@ def _weigh(
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    seen: Tensor | None,
-    bias: Tensor | None,
-    causal: bool,
+    seen: Tensor | None = None,
+    bias: Tensor | None = None,
+    causal: bool = False,
+    *,
     scale: float,
     softcap: float | None,
     dropout: float,
 ) -> Tensor:
+    """The weighted values themselves; a soft cap, which the fused kernels lack, is written out."""
     grouped = q.shape[1] != k.shape[1]
     if softcap is None:
         added = seen if bias is None else bias.to(q.dtype)
         if bias is not None and seen is not None:
             added = added.masked_fill(~seen, float("-inf"))
         return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=added, dropout_p=dropout, is_causal=causal, scale=scale, enable_gqa=grouped
+            q,
+            k,
+            v,
+            attn_mask=added,
+            dropout_p=dropout,
+            is_causal=causal,
+            scale=scale,
+            enable_gqa=grouped,
         )
     if grouped:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))

@@ -10,13 +10,16 @@ from blocks.registry import Mask, Norm, Position, maker, register, size
 
 @register("attention", kind="mixer")
 class Attention(nn.Module):
-    """Softmax attention of ``heads`` queries over ``kv_heads`` keys and values: ``o(softmax(q k^T scale) v)``.
+    """Softmax attention of ``heads`` queries over ``kv_heads`` keys and values: ``o(softmax(q k^T
+    scale) v)``.
 
-    Shapes: ``(B, T, dim) -> (B, T, dim)``.  ``kv_heads = heads`` is MHA, ``1`` is MQA, between lies GQA: query head
-    ``h`` reads key head ``h // (heads / kv_heads)``.  Caches the keys (rotated) and values of every visible position.
-    ``scale`` none is ``1 / sqrt(head_dim)``; ``softcap`` bounds the scores by ``cap * tanh(score / cap)``.
-    Source: Vaswani et al. 2017, arXiv:1706.03762; GQA: Ainslie et al. 2023, arXiv:2305.13245; softcap: Gemma 2,
-    arXiv:2408.00118; qk_norm: Dehghani et al. 2023, arXiv:2302.05442.
+    Shapes: ``(B, T, dim) -> (B, T, dim)``.  ``kv_heads = heads`` is MHA, ``1`` is MQA, between lies
+    GQA: query head ``h`` reads key head ``h // (heads / kv_heads)``.  Caches the keys (rotated) and
+    values of every visible position. ``scale`` none is ``1 / sqrt(head_dim)``; ``softcap`` bounds
+    the scores by ``cap * tanh(score / cap)``.
+    Source: Vaswani et al. 2017, arXiv:1706.03762; GQA: Ainslie et al. 2023, arXiv:2305.13245;
+    softcap: Gemma 2, arXiv:2408.00118; qk_norm: Dehghani et al. 2023, arXiv:2302.05442.
+
     """
 
     output = "o.weight"
@@ -51,10 +54,16 @@ class Attention(nn.Module):
         self.scale = head_dim**-0.5 if scale is None else scale
 
     def forward(self, x: Tensor, call: Call, cache: KeyValues | None = None) -> Tensor:
-        q, k, v = (project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.k, self.v))
+        q, k, v = (
+            project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.k, self.v)
+        )
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads or kv_heads, T, head_dim)
+        q, k, v = (
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+        )  # (B, heads or kv_heads, T, head_dim)
         if self.position is not None:
             q, k = self.position.rotate(q, k, call)
         if cache is not None:

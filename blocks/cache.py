@@ -23,10 +23,13 @@ class State(Protocol):
 
 
 class KeyValues:
-    """The keys and values of one attention, (B, kv_heads, S, head_dim); of the last ``span`` positions if given.
+    """The keys and values of one attention, (B, kv_heads, S, head_dim); of the last ``span``
+    positions if given.
 
-    They are written into a buffer that grows by half, so that appending a token costs one row and not a copy.
-    A window of ``span`` needs the ``span - 1`` before the new token: older ones are dropped when the buffer is full.
+    They are written into a buffer that grows by half, so that appending a token costs one row and
+    not a copy. A window of ``span`` needs the ``span - 1`` before the new token: older ones are
+    dropped when the buffer is full.
+
     """
 
     def __init__(self, span: int | None = None) -> None:
@@ -56,7 +59,10 @@ class KeyValues:
         return self.length if self.span is None else min(self.length, self.span - 1)
 
     def _move(self, kept: int, capacity: int, like: tuple[Tensor, Tensor]) -> None:
-        old, self.buffers = self.buffers, tuple(t.new_empty(*t.shape[:2], capacity, t.shape[3]) for t in like)
+        old, self.buffers = (
+            self.buffers,
+            tuple(t.new_empty(*t.shape[:2], capacity, t.shape[3]) for t in like),
+        )
         for new, buffer in zip(self.buffers, old, strict=False):
             new[:, :, :kept] = buffer[:, :, self.end - kept : self.end]
         self.end = kept
@@ -70,7 +76,9 @@ class KeyValues:
         return True
 
     def reorder(self, rows: Tensor) -> None:
-        self.buffers = tuple(buffer.index_select(0, rows.to(buffer.device)) for buffer in self.buffers)
+        self.buffers = tuple(
+            buffer.index_select(0, rows.to(buffer.device)) for buffer in self.buffers
+        )
 
     @property
     def nbytes(self) -> int:
@@ -81,8 +89,9 @@ class KeyValues:
 class Cache:
     """A model's memory of the tokens that it has read: one state a mixer, shared weights or not.
 
-    It keeps the token ids too (a few bytes each), so that cropping is exact even for a state that cannot be wound
-    back: such a cache starts again and reads ``replay`` at the next call.
+    It keeps the token ids too (a few bytes each), so that cropping is exact even for a state that
+    cannot be wound back: such a cache starts again and reads ``replay`` at the next call.
+
     """
 
     def __init__(self, states: dict[int, State], batch_size: int) -> None:
@@ -104,12 +113,16 @@ class Cache:
     def extend(self, ids: Tensor, documents: Tensor | None) -> tuple[Tensor, int]:
         """Add tokens; give those that the states have yet to read, and how many they have read."""
         if ids.shape[0] != self.batch_size:
-            raise ValueError(f"the cache was made for a batch of {self.batch_size}, not {ids.shape[0]}")
+            raise ValueError(
+                f"the cache was made for a batch of {self.batch_size}, not {ids.shape[0]}"
+            )
         if self.ids is not None and (documents is None) != (self.documents is None):
             raise ValueError("documents must be given at every call of a cache, or at none")
         self.ids = ids if self.ids is None else torch.cat([self.ids, ids], 1)
         if documents is not None:
-            self.documents = documents if self.documents is None else torch.cat([self.documents, documents], 1)
+            self.documents = (
+                documents if self.documents is None else torch.cat([self.documents, documents], 1)
+            )
         read, self.read = self.read, len(self)
         return self.ids[:, read:], read
 
@@ -122,11 +135,15 @@ class Cache:
         self.ids = self.ids[:, :length]
         self.documents = None if self.documents is None else self.documents[:, :length]
         if self.read > length:
-            if not all([state.crop(length) for state in self.states.values()]):
-                for state in self.states.values():
-                    state.reset()
-                length = 0
-            self.read = length
+            self.read = length if self._crop_states(length) else 0
+
+    def _crop_states(self, length: int) -> bool:
+        """Crop every state; if one cannot, reset them all."""
+        if all(state.crop(length) for state in self.states.values()):
+            return True
+        for state in self.states.values():
+            state.reset()
+        return False
 
     def fork(self) -> Cache:
         """An independent copy."""

@@ -14,8 +14,10 @@ from torch import Tensor
 class Call:
     """One forward pass over ``T`` new tokens that follow ``start`` cached ones; ``S = start + T``.
 
-    ``ids`` (B, T); ``positions`` (1 or B, T); ``segments`` (B, S), equal within a document; ``padding`` (B, S),
-    True where there is no token.  The last three are over all ``S`` places, cached ones included.
+    ``ids`` (B, T); ``positions`` (1 or B, T); ``segments`` (B, S), equal within a document;
+    ``padding`` (B, S), True where there is no token.  The last three are over all ``S`` places,
+    cached ones included.
+
     """
 
     ids: Tensor
@@ -42,11 +44,13 @@ class Call:
 
 
 def start_call(ids: Tensor, start: int, documents: Tensor | None, padding: Tensor | None) -> Call:
-    """Positions count the tokens of a document from 0: padding has none, a new document starts anew."""
+    """Positions count the tokens of a document from 0: padding has none, a new document starts
+    anew.
+    """
     total = start + ids.shape[1]
     if documents is None and padding is None:
         return Call(ids, start, torch.arange(start, total, device=ids.device)[None])
-    real = torch.ones_like(documents if padding is None else padding, dtype=torch.long)
+    real = torch.ones(len(ids), total, dtype=torch.long, device=ids.device)
     if padding is not None:
         real = real - padding.long()
     before = real.cumsum(1) - real  # tokens ahead of each place, (B, S)

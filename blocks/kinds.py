@@ -7,9 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Kind:
-    """``reads -> gives``, for a node; ``namespace`` is ``node``, or the kind's own name for a slot's fillers.
+    """``reads -> gives``, for a node; ``namespace`` is ``node``, or the kind's own name for a
+    slot's fillers.
 
-    An ``anchor`` gives its name to the leaves around it; what ``mixes`` moves information between positions.
+    An ``anchor`` gives its name to the leaves around it; what ``mixes`` moves information between
+    positions.
+
     """
 
     namespace: str
@@ -30,6 +33,17 @@ NODES = {
 }
 SLOTS = {
     kind: Kind(kind)
-    for kind in ("act", "data", "init", "mask", "optimizer", "position", "router", "schedule", "section", "tokenizer")
+    for kind in (
+        "act",
+        "data",
+        "init",
+        "mask",
+        "optimizer",
+        "position",
+        "router",
+        "schedule",
+        "section",
+        "tokenizer",
+    )
 }
 KINDS = NODES | SLOTS

@@ -9,13 +9,17 @@ from blocks.registry import register
 
 @register("layernorm", kind="norm")
 class LayerNorm(nn.Module):
-    """Zero mean, unit variance, a gain and a shift: ``(x - mean) / sqrt(variance + eps) * weight + bias``.
+    """Zero mean, unit variance, a gain and a shift: ``(x - mean) / sqrt(variance + eps) * weight +
+    bias``.
 
     Shapes: ``(..., dim) -> (..., dim)``.
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
+
     """
 
-    def __init__(self, dim: int, *, eps: float = 1e-5, weight: bool = True, bias: bool = True) -> None:
+    def __init__(
+        self, dim: int, *, eps: float = 1e-5, weight: bool = True, bias: bool = True
+    ) -> None:
         super().__init__()
         self.dim, self.eps = dim, eps
         self.weight = constant(1.0, dim) if weight else None

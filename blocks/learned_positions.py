@@ -22,8 +22,6 @@ class LearnedPositions(nn.Module):
         self.weight = drawn(context, dim)
 
     def forward(self, x: Tensor, call: Call) -> Tensor:
-        if call.end > self.limit and int(call.positions.max()) >= self.limit:
-            raise ValueError(
-                f"position {int(call.positions.max())} is past the {self.limit} that learned_positions holds"
-            )
+        if call.end > self.limit and (last := int(call.positions.max())) >= self.limit:
+            raise ValueError(f"position {last} is past the {self.limit} that are learned")
         return x + F.embedding(call.positions, self.weight)

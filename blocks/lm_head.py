@@ -9,10 +9,12 @@ from blocks.registry import register
 
 @register("lm_head", kind="head")
 class LMHead(nn.Module):
-    """A logit for each word of the vocabulary: ``x weight^T``; ``tie`` uses the token embedding's weight.
+    """A logit for each word of the vocabulary: ``x weight^T``; ``tie`` uses the token embedding's
+    weight.
 
     Shapes: ``(B, T, dim) -> (B, T, vocab)``.
     Source: Press and Wolf 2016, arXiv:1608.05859, for tying.
+
     """
 
     def __init__(self, dim: int, vocab: int, *, tie: bool = False, bias: bool = False) -> None:

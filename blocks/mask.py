@@ -14,7 +14,9 @@ class Causal:
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2.3.
     """
 
-    span: int | None = None  # how many positions back, its own included, a query can see at the most
+    span: int | None = (
+        None  # how many positions back, its own included, a query can see at the most
+    )
 
     def visible(self, i: Tensor, j: Tensor) -> Tensor:
         """Whether a query at place ``i`` sees the key at place ``j``; broadcasts."""

@@ -15,7 +15,9 @@ class MLP(nn.Module):
 
     output = "down.weight"
 
-    def __init__(self, dim: int, ff: int = size("4 * dim"), *, act: Act = maker("gelu"), bias: bool = True) -> None:
+    def __init__(
+        self, dim: int, ff: int = size("4 * dim"), *, act: Act = maker("gelu"), bias: bool = True
+    ) -> None:
         super().__init__()
         self.up = nn.Linear(dim, ff, bias=bias)
         self.down = nn.Linear(ff, dim, bias=bias)

@@ -22,7 +22,9 @@ class Softmax(nn.Module):
 
     checks = {"top_k <= experts": "top_k={top_k} is more than experts={experts}"}
 
-    def __init__(self, dim: int, experts: int, *, top_k: int = 2, normalise: bool = True, bias: bool = False) -> None:
+    def __init__(
+        self, dim: int, experts: int, *, top_k: int = 2, normalise: bool = True, bias: bool = False
+    ) -> None:
         super().__init__()
         self.score = nn.Linear(dim, experts, bias=bias)
         self.top_k, self.normalise = top_k, normalise
@@ -39,9 +41,12 @@ class Softmax(nn.Module):
 class MoE(nn.Module):
     """``sum_e weight_e(x) expert_e(x)`` over the experts that the router chooses for each token.
 
-    Shapes: ``(B, T, dim) -> (B, T, dim)``; every expert's tensor is stacked, ``(experts, ...)``.  ``balance`` times
-    ``experts * sum_e (share of tokens) (mean score)`` is added to the training loss: 1 when perfectly balanced.
-    Source: Shazeer et al. 2017, arXiv:1701.06538; balance: Fedus et al. 2021, arXiv:2101.03961, equation 4.
+    Shapes: ``(B, T, dim) -> (B, T, dim)``; every expert's tensor is stacked, ``(experts, ...)``.
+    ``balance`` times ``experts * sum_e (share of tokens) (mean score)`` is added to the training
+    loss: 1 when perfectly balanced.
+    Source: Shazeer et al. 2017, arXiv:1701.06538; balance: Fedus et al. 2021, arXiv:2101.03961,
+    equation 4.
+
     """
 
     def __init__(
@@ -72,7 +77,11 @@ class MoE(nn.Module):
 
     def _imbalance(self, chosen: Tensor, scores: Tensor, call: Call) -> Tensor:
         padding = call.new_padding()
-        real = scores.new_ones(len(scores)) if padding is None else (~padding).flatten().to(scores.dtype)
+        real = (
+            scores.new_ones(len(scores))
+            if padding is None
+            else (~padding).flatten().to(scores.dtype)
+        )
         picked = torch.zeros_like(scores).scatter(1, chosen, 1.0 / chosen.shape[1])
         total = real.sum().clamp(min=1)
         return self.count * ((real @ picked / total) * (real @ scores / total)).sum()
@@ -91,6 +100,8 @@ def stack(expert: nn.Module, experts: int) -> nn.Module:
     for module in expert.modules():
         for name, parameter in module.named_parameters(recurse=False):
             stacked = nn.Parameter(parameter.new_empty(experts, *parameter.shape))
-            stacked.__dict__.update(parameter.__dict__, stacked=True)  # drawn row by row, as each expert's own
+            stacked.__dict__.update(
+                parameter.__dict__, stacked=True
+            )  # drawn row by row, as each expert's own
             module.register_parameter(name, stacked)
     return expert

@@ -1,12 +1,14 @@
 """How a class becomes a word of the recipe language: its signature is its schema.
 
-Positional-only parameters are the block's *value* (``{scale: 0.22}``), ordinary ones its *sizes* (looked up
-among the recipe's dims), keyword-only ones its *options*.  The annotation of a slot names the kind of block
-that fills it: ``act: Act = maker("silu")``; ``Node`` takes a whole node.  A class may also say, as plain
-literals that are read without importing torch:
+Positional-only parameters are the block's *value* (``{scale: 0.22}``), ordinary ones its *sizes*
+(looked up among the recipe's dims), keyword-only ones its *options*.  The annotation of a slot
+names the kind of block that fills it: ``act: Act = maker("silu")``; ``Node`` takes a whole node.  A
+class may also say, as plain literals that are read without importing torch:
 
 - ``checks = {"heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}"}``
-- ``output = "down.weight"``: the matrix that writes into the residual stream, for depth-scaled initial weights.
+- ``output = "down.weight"``: the matrix that writes into the residual stream, for depth-scaled
+  initial weights.
+
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def register(word: str, *, kind: str) -> Callable[[C], C]:
         if key in REGISTRY and REGISTRY[key].__qualname__ != cls.__qualname__:
             raise ValueError(f"{word!r} is already registered, by {REGISTRY[key].__qualname__}")
         REGISTRY[key] = cls
-        cls.word, cls.kind = word, kind
+        cls.word, cls.kind = word, kind  # type: ignore[attr-defined]
         return cls
 
     return add

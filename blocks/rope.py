@@ -11,12 +11,15 @@ from blocks.registry import register
 
 @register("rope", kind="position")
 class Rope(nn.Module):
-    """Rotary positions: each pair of a query's or key's components turns by ``position * theta^(-2i / rotated)``.
+    """Rotary positions: each pair of a query's or key's components turns by ``position * theta^(-2i
+    / rotated)``.
 
     Shapes: q ``(B, heads, T, head_dim)`` and k ``(B, kv_heads, T, head_dim)``, unchanged; the first
-    ``fraction * head_dim`` components are ``rotated``.  ``pairs: half`` couples component ``i`` with ``i + rotated/2``
-    (the Hugging Face layout), ``interleaved`` with its neighbour (the paper's).  Angles are exact: computed in float64.
+    ``fraction * head_dim`` components are ``rotated``.  ``pairs: half`` couples component ``i``
+    with ``i + rotated/2`` (the Hugging Face layout), ``interleaved`` with its neighbour (the
+    paper's).  Angles are exact: computed in float64.
     Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; fraction: GPT-NeoX, arXiv:2204.06745.
+
     """
 
     checks = {
@@ -44,7 +47,10 @@ class Rope(nn.Module):
 
     def table(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each (1 or B, 1, T, rotated / 2)."""
-        exponent = torch.arange(0, self.rotated, 2, dtype=torch.float64, device=positions.device) / self.rotated
+        exponent = (
+            torch.arange(0, self.rotated, 2, dtype=torch.float64, device=positions.device)
+            / self.rotated
+        )
         angles = positions[:, None, :, None] * self.theta**-exponent
         return angles.cos().to(dtype), angles.sin().to(dtype)
 

@@ -9,10 +9,12 @@ from blocks.registry import register
 
 @register("sinusoidal_positions", kind="positions")
 class SinusoidalPositions(nn.Module):
-    """Adds sines and cosines of the position at ``dim / 2`` wavelengths, from ``2 pi`` to ``2 pi theta``.
+    """Adds sines and cosines of the position at ``dim / 2`` wavelengths, from ``2 pi`` to ``2 pi
+    theta``.
 
     Shapes: ``(B, T, dim) -> (B, T, dim)``; even components hold sines, odd ones cosines.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
+
     """
 
     checks = {"dim % 2 == 0": "sines and cosines come in pairs, and dim={dim} is odd"}

@@ -15,7 +15,7 @@ from typing import NoReturn
 from builder.errors import BuilderError, InputError, ResourceError, show
 
 PROGRAM = "python -m builder"
-DISTRIBUTION = "builder"
+DISTRIBUTION = "onepage-lm"
 GROUP = "builder.verbs"
 HOMES = ("builder", "hf_bridge")  # the packages whose verbs are found without being installed
 ROOT = Path(__file__).resolve().parent.parent

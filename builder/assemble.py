@@ -1,7 +1,10 @@
-"""The resolved graph -> modules.  A module's path is its parameters' name; the order of execution is held beside.
+"""The resolved graph -> modules.  A module's path is its parameters' name; the order of execution
+is held beside.
 
-What runs is a small tree of plain objects that mirrors the graph; what is registered is a flat list of leaves by
-name.  So regrouping a recipe renames nothing, and wrappers (hooks, sharding, adapters) meet only leaves and layers.
+What runs is a small tree of plain objects that mirrors the graph; what is registered is a flat list
+of leaves by name.  So regrouping a recipe renames nothing, and wrappers (hooks, sharding, adapters)
+meet only leaves and layers.
+
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ class Run(Protocol):
 
 @dataclass(eq=False)
 class LeafRun:
-    """One leaf in one place; ``site`` is the key of its own state, also where weights are shared."""
+    """One leaf in one place; ``site`` is the key of its own state, shared weights or not."""
 
     module: nn.Module
     site: int
@@ -101,7 +104,7 @@ class Assembler:
         body = Body()
         body.run = self.run(item.body, body, f"layers.{item.index}.")
         home.layers.append(body)  # type: ignore[union-attr, operator]
-        return body  # type: ignore[return-value]
+        return body
 
     def run(self, node: Node, home: nn.Module, prefix: str) -> Run:
         match node:
@@ -124,7 +127,9 @@ class Assembler:
         return LeafRun(module, self.sites, "call" in takes, "cache" in takes)
 
     def _module(self, leaf: Leaf, home: nn.Module, prefix: str) -> nn.Module:
-        """A leaf's module; where weights are shared, the first one's, or one of other options on its weights."""
+        """A leaf's module; where weights are shared, the first one's, or one of other options on
+        its weights.
+        """
         first = self.made.get(leaf.weights)
         if first is not None and first[0].options == leaf.options:
             return first[1]
@@ -146,7 +151,11 @@ class Assembler:
         return next(iter(body.children())) if isinstance(node, Leaf) else body
 
     def _tie(self, graph: Graph) -> None:
-        modules = {leaf.name: self.made[leaf.weights][1] for leaf in leaves(graph) if leaf.weights in self.made}
+        modules = {
+            leaf.name: self.made[leaf.weights][1]
+            for leaf in leaves(graph)
+            if leaf.weights in self.made
+        }
         embeddings = [modules[leaf.name] for leaf in leaves(graph) if leaf.kind == "embedding"]
         for module in modules.values():
             if getattr(module, "tie", False):
@@ -161,7 +170,9 @@ def share(module: nn.Module, first: nn.Module) -> None:
 
 
 def count_adds(node: Node | Graph | Any) -> int:
-    """How many times something is added to the residual stream, which depth-scaled initial weights divide by."""
+    """How many times something is added to the residual stream, which depth-scaled initial weights
+    divide by.
+    """
     match node:
         case Residual():
             return 1 + count_adds(node.body)

@@ -17,10 +17,14 @@ from blocks.kinds import KINDS
 from builder.graph import Chain, Filler, Leaf, Node, Parallel, Residual, Value
 
 
-def make(block: Filler | Leaf, *widths: int, node: Callable[[Node], Any] | None = None, **sizes: Any) -> Any:
-    """The block of a filler or a leaf.  ``widths`` and ``sizes`` are what its parent gives; those of no use are dropped.
+def make(
+    block: Filler | Leaf, *widths: int, node: Callable[[Node], Any] | None = None, **sizes: Any
+) -> Any:
+    """The block of a filler or a leaf.  ``widths`` and ``sizes`` are what its parent gives; those
+    of no use are dropped.
 
     A slot becomes a maker, called by the block itself; so does an expert, through ``node``.
+
     """
     cls = registered(block.kind, block.word)
     signature = inspect.signature(cls).parameters

@@ -1,4 +1,6 @@
-"""Defaults, written out or left out: a run keeps a page that later defaults cannot change; a hash ignores them."""
+"""Defaults, written out or left out: a run keeps a page that later defaults cannot change; a hash
+ignores them.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ def write_out(page: Mapping, index: Index) -> Mapping:
     for key, value in page:
         match key.value:
             case "blocks" if isinstance(value, Mapping):
-                value = replace(value, entries=tuple((name, _node(node, index)) for name, node in value))
+                value = replace(
+                    value, entries=tuple((name, _node(node, index)) for name, node in value)
+                )
             case "model":
                 value = _node(value, index)
             case "tokenizer" | "data":
@@ -61,7 +65,11 @@ def _slot(value: Written, kind: str, index: Index) -> Written:
 def _word(entry: Entry, under: Written | None, mark: Mark, index: Index) -> Written:
     inside = _under(entry, under, mark, index)
     word = Scalar(entry.word, mark)
-    return word if isinstance(inside, Mapping) and not inside.entries else Mapping(((word, inside),), mark)
+    return (
+        word
+        if isinstance(inside, Mapping) and not inside.entries
+        else Mapping(((word, inside),), mark)
+    )
 
 
 def _under(entry: Entry, under: Written | None, mark: Mark, index: Index) -> Written:
@@ -99,14 +107,23 @@ def _default(default: Any, mark: Mark) -> Written | None:
 def without_defaults(node: Any, index: Index) -> Any:
     """The graph as nested tuples, leaving out each option that has its default."""
     if isinstance(node, Leaf | Filler):
-        entry = index.node(node.word) if isinstance(node, Leaf) else index.filler(node.kind, node.word)
-        kept = tuple((k, without_defaults(v, index)) for k, v in node.options if not _is_default(v, entry, k, index))
+        entry = (
+            index.node(node.word) if isinstance(node, Leaf) else index.filler(node.kind, node.word)
+        )
+        kept = tuple(
+            (k, without_defaults(v, index))
+            for k, v in node.options
+            if not _is_default(v, entry, k, index)
+        )
         return (node.word, kept, *((node.name, node.weights) if isinstance(node, Leaf) else ()))
     if isinstance(node, tuple):
         return tuple(without_defaults(item, index) for item in node)
     if hasattr(node, "__dataclass_fields__"):
         fields = [name for name in node.__dataclass_fields__ if name != "mark"]
-        return (type(node).__name__, *(without_defaults(getattr(node, name), index) for name in fields))
+        return (
+            type(node).__name__,
+            *(without_defaults(getattr(node, name), index) for name in fields),
+        )
     return node
 
 
@@ -116,5 +133,11 @@ def _is_default(value: Value, entry: Entry, name: str, index: Index) -> bool:
         filler = index.filler(value.kind, value.word)
         own = {k: v for k, v in value.options if k not in default.options}
         given = all(value[k] == v for k, v in default.options.items())
-        return default.word == value.word and given and all(_is_default(v, filler, k, index) for k, v in own.items())
-    return not isinstance(default, SizeDefault) and type(default) is type(value) and default == value
+        return (
+            default.word == value.word
+            and given
+            and all(_is_default(v, filler, k, index) for k, v in own.items())
+        )
+    return (
+        not isinstance(default, SizeDefault) and type(default) is type(value) and default == value
+    )

@@ -1,8 +1,9 @@
 """Paths: find what is written on a page, and write something else there.
 
-``blocks.decoder.attention.mask.sliding_window`` names a block, the only ``attention`` in it, its slot ``mask`` and
-the filler there.  A page is never changed: each assignment gives a new one, whose new values remember the place of
-what they overrode.
+``blocks.decoder.attention.mask.sliding_window`` names a block, the only ``attention`` in it, its
+slot ``mask`` and the filler there.  A page is never changed: each assignment gives a new one, whose
+new values remember the place of what they overrode.
+
 """
 
 from __future__ import annotations
@@ -17,7 +18,14 @@ from builder.index import Entry, Index, MakerDefault, Parameter, nearest
 from builder.read import Mapping, Scalar, Sequence, Value
 
 SECTIONS = {"tokenizer": "tokenizer", "data": "data"}  # slots of the page itself
-NUMBERS = ("repeat", "layers", "pattern", "block", "share", "remainder")  # named for the value written there
+NUMBERS = (
+    "repeat",
+    "layers",
+    "pattern",
+    "block",
+    "share",
+    "remainder",
+)  # named for the value written there
 BRANCHES = ("residual", "parallel", "block", "pattern")  # what a path looks through
 
 Step: TypeAlias = int | str
@@ -34,15 +42,21 @@ class Assignment:
 
 
 def assign(page: Mapping, assignment: Assignment, index: Index) -> Mapping:
-    """The page with one value changed.  RecipeError ``path-not-found`` or ``path-ambiguous`` if it names nothing."""
+    """The page with one value changed.  RecipeError ``path-not-found`` or ``path-ambiguous`` if it
+    names nothing.
+    """
     blocks = page.get("blocks")
     named = {str(k.value): v for k, v in blocks} if isinstance(blocks, Mapping) else {}
-    return Editor(index, named, assignment.mark).page(page, assignment.path.split("."), assignment.value)
+    return Editor(index, named, assignment.mark).page(
+        page, assignment.path.split("."), assignment.value
+    )
 
 
 @dataclass(frozen=True)
 class Editor:
-    """Walks one path through values that know nothing of types; the signatures say what a word may hold."""
+    """Walks one path through values that know nothing of types; the signatures say what a word may
+    hold.
+    """
 
     index: Index
     blocks: MappingType[str, Value]
@@ -70,10 +84,14 @@ class Editor:
             return put(page, head, value)
         if head == "train" and rest:
             options = old or Mapping((), self.mark or page.mark)
-            return put(page, head, self._options(options, self.index.filler("section", "train"), rest, new))
+            return put(
+                page, head, self._options(options, self.index.filler("section", "train"), rest, new)
+            )
         if head == "name" and not rest:
             return put(page, head, new)
-        self._unknown(".".join(words), head, ["dims", "blocks", "model", "train", "name", *SECTIONS])
+        self._unknown(
+            ".".join(words), head, ["dims", "blocks", "model", "train", "name", *SECTIONS]
+        )
 
     def node(self, value: Value, words: list[str], new: Value) -> Value:
         """Within a node: the word found there, or the node itself if the path ends."""
@@ -84,15 +102,23 @@ class Editor:
             return self._through_like(value, words, new)
         places = list(self._places(value, word))
         if not places:
-            self._unknown(word, word, sorted({found for found in _words(value)}))
+            self._unknown(word, word, sorted(set(_words(value))))
         if rest and (rest[0].isdigit() or rest[0] == "all"):
             which, rest = rest[0], rest[1:]
             if which != "all" and not 1 <= int(which) <= len(places):
-                self._fail("path-not-found", f"there are {len(places)} of {word!r}, and no number {which}")
+                self._fail(
+                    "path-not-found", f"there are {len(places)} of {word!r}, and no number {which}"
+                )
             places = places if which == "all" else [places[int(which) - 1]]
         elif len(places) > 1:
-            choices = ", ".join(f"{word}.{i + 1} ({place_mark(value, p)})" for i, p in enumerate(places))
-            self._fail("path-ambiguous", f"{word!r} stands {len(places)} times", f"{choices}; {word}.all is every one")
+            choices = ", ".join(
+                f"{word}.{i + 1} ({place_mark(value, p)})" for i, p in enumerate(places)
+            )
+            self._fail(
+                "path-ambiguous",
+                f"{word!r} stands {len(places)} times",
+                f"{choices}; {word}.all is every one",
+            )
         for place in places:
             value = _update(value, place, lambda old: self._at(old, word, rest, new))
         return value
@@ -119,7 +145,9 @@ class Editor:
         return put(value, "set", put(settings, ".".join(words), new))
 
     def _places(self, value: Value, word: str) -> Iterator[Place]:
-        """Where a word stands in a node: through lists, branches and copies, but not through a block's name."""
+        """Where a word stands in a node: through lists, branches and copies, but not through a
+        block's name.
+        """
         match value:
             case Scalar():
                 if value.value == word:
@@ -148,9 +176,17 @@ class Editor:
         if word in BRANCHES or word in NUMBERS:
             inner = old[word] if isinstance(old, Mapping) and word in old else old
             changed = self.node(inner, rest, new)
-            return put(old, word, changed) if isinstance(old, Mapping) and inner is not old else changed
+            return (
+                put(old, word, changed)
+                if isinstance(old, Mapping) and inner is not old
+                else changed
+            )
         if word in self.blocks:
-            self._fail("path-not-found", f"a path does not look into block {word!r} from here", f"blocks.{word}. ...")
+            self._fail(
+                "path-not-found",
+                f"a path does not look into block {word!r} from here",
+                f"blocks.{word}. ...",
+            )
         return self._under(old, self.index.node(word), rest, new)
 
     def _under(self, old: Value, entry: Entry, words: list[str], new: Value) -> Mapping:
@@ -165,32 +201,54 @@ class Editor:
         changed = self._options(under, entry, words, new)
         if [key.value for key, _ in changed] == [p.name for p in entry.value]:
             changed = changed.entries[0][1]  # type: ignore[assignment]  # a value alone needs no name
-        return put(old, entry.word, changed) if isinstance(old, Mapping) else Mapping(((word, changed),), old.mark)
+        return (
+            put(old, entry.word, changed)
+            if isinstance(old, Mapping)
+            else Mapping(((word, changed),), old.mark)
+        )
 
     def _options(self, options: Value, entry: Entry, words: list[str], new: Value) -> Mapping:
         if not isinstance(options, Mapping):
-            self._fail("path-not-found", f"{entry.word!r} holds no map of options", mark=options.mark)
+            self._fail(
+                "path-not-found", f"{entry.word!r} holds no map of options", mark=options.mark
+            )
         known = {p.name: p for p in entry.parameters if p.name != "dim"}
         if words[0] not in known:
             self._unknown(f"{entry.word}.{words[0]}", words[0], list(known))
         parameter, rest, old = known[words[0]], words[1:], options.get(words[0])
         if not rest:
-            value = _with_it(new, old or _default(parameter, options.mark)) if parameter.type.base == "slot" else new
+            value = (
+                _with_it(new, old or _default(parameter, options.mark))
+                if parameter.type.base == "slot"
+                else new
+            )
         elif parameter.type.base == "slot":
-            value = self._slot(old or _default(parameter, options.mark), parameter.type.slot, rest, new)
-        elif parameter.type.base == "node" and (old or _default(parameter, options.mark)) is not None:
+            value = self._slot(
+                old or _default(parameter, options.mark), parameter.type.slot, rest, new
+            )
+        elif (
+            parameter.type.base == "node" and (old or _default(parameter, options.mark)) is not None
+        ):
             value = self.node(old or _default(parameter, options.mark) or new, rest, new)
         else:
-            self._fail("path-not-found", f"{words[0]!r} of {entry.word!r} is one value: nothing is inside it")
+            self._fail(
+                "path-not-found",
+                f"{words[0]!r} of {entry.word!r} is one value: nothing is inside it",
+            )
         return put(options, words[0], value)
 
     def _slot(self, old: Value | None, kind: str, words: list[str], new: Value) -> Value:
-        """A slot's filler picked by its word; the same one keeps its other options, another replaces it."""
+        """A slot's filler picked by its word; the same one keeps its other options, another
+        replaces it.
+        """
         word, rest = words[0], words[1:]
         if word not in self.index.words(kind):
             self._unknown(word, word, list(self.index.words(kind)))
         entry = self.index.filler(kind, word)
-        same = old is not None and word in (old.value if isinstance(old, Scalar) else "", *_keys(old))
+        same = old is not None and word in (
+            old.value if isinstance(old, Scalar) else "",
+            *_keys(old),
+        )
         base = old if same and old is not None else Scalar(word, self.mark or new.mark)
         if rest:
             return self._under(base, entry, rest, new)
@@ -214,7 +272,9 @@ class Editor:
 
 
 def put(mapping: Mapping, key: str, value: Value) -> Mapping:
-    """The map with one value replaced, which remembers the place of the old one, or added at the end."""
+    """The map with one value replaced, which remembers the place of the old one, or added at the
+    end.
+    """
     old = mapping.get(key)
     if old is value:
         return mapping
@@ -227,9 +287,12 @@ def put(mapping: Mapping, key: str, value: Value) -> Mapping:
 
 
 def place_mark(value: Value, place: Place) -> Mark:
+    """The mark of what stands at a place within a value."""
     for step in place:
-        assert not isinstance(value, Scalar)
-        value = value.items[step] if isinstance(value, Sequence) and isinstance(step, int) else value[step]  # type: ignore[index]
+        if isinstance(value, Sequence) and isinstance(step, int):
+            value = value.items[step]
+        elif isinstance(value, Mapping):
+            value = value[step]
     return value.mark
 
 
@@ -248,7 +311,9 @@ def as_written(default: MakerDefault, mark: Mark) -> Value:
     """A slot's default as a recipe would write it."""
     if not default.options:
         return Scalar(default.word, mark)
-    options = tuple((Scalar(name, mark), Scalar(value, mark)) for name, value in default.options.items())
+    options = tuple(
+        (Scalar(name, mark), Scalar(value, mark)) for name, value in default.options.items()
+    )
     return Mapping(((Scalar(default.word, mark), Mapping(options, mark)),), mark)
 
 

@@ -1,6 +1,8 @@
 """Written nodes -> a tree of leaves: names inlined, lists spliced, repeats unrolled, layers found.
 
-Two places that share weights hold the same ``WrittenLeaf`` object; everything else is made anew for each copy.
+Two places that share weights hold the same ``WrittenLeaf`` object; everything else is made anew for
+each copy.
+
 """
 
 from __future__ import annotations
@@ -76,7 +78,9 @@ def has_anchor(item: Written) -> bool:
     return any(NODES[leaf.entry.kind].anchor for leaf in written_leaves((item,)))
 
 
-def given(entry: Entry, value: Value | None, findings: list[Finding], unasked: Container[str]) -> dict[str, Value]:
+def given(
+    entry: Entry, value: Value | None, findings: list[Finding], unasked: Container[str]
+) -> dict[str, Value]:
     """What is written under a registered word: its options in a map, or its one value."""
     legal = [p.name for p in entry.parameters if p.name not in unasked]
     if value is None:
@@ -93,14 +97,18 @@ def given(entry: Entry, value: Value | None, findings: list[Finding], unasked: C
     if len(entry.value) == 1:
         return {entry.value[0].name: value}
     message = f"{entry.word!r} takes options, not one value"
-    help = f"options in a map under it: {', '.join(legal)}" if legal else f"write {entry.word} alone"
+    help = (
+        f"options in a map under it: {', '.join(legal)}" if legal else f"write {entry.word} alone"
+    )
     findings.append(Finding("not-options", message, value.mark, help))
     return {}
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Where a node stands: inside which named blocks, in a branch or not, and which names share weights."""
+    """Where a node stands: inside which named blocks, in a branch or not, and which names share
+    weights.
+    """
 
     blocks: tuple[str, ...] = ()
     branch: bool = False
@@ -124,7 +132,12 @@ class Expander:
         """The items that a node stands for; ``none`` stands for no items."""
         match value:
             case Sequence(items=()):
-                return self._fault("empty-list", "an empty list is not a node", value.mark, "nothing at all is: none")
+                return self._fault(
+                    "empty-list",
+                    "an empty list is not a node",
+                    value.mark,
+                    "nothing at all is: none",
+                )
             case Sequence():
                 return tuple(item for part in value for item in self.node(part, scope))
             case Scalar(value=str(word)):
@@ -132,11 +145,15 @@ class Expander:
             case Mapping():
                 return self._map(value, scope)
         shown = "null" if value.value is None else value.value
-        return self._fault("not-a-node", f"{shown} is not a node", value.mark, "nothing at all is: none")
+        return self._fault(
+            "not-a-node", f"{shown} is not a node", value.mark, "nothing at all is: none"
+        )
 
     def leaf(self, entry: Entry, value: Value | None, mark: Mark, scope: Scope) -> WrittenLeaf:
         """A leaf with its options under it, or its one value."""
-        unasked = () if NODES[entry.kind].reads == "tokens" else ("dim",)  # the width that reaches a leaf
+        unasked = (
+            () if NODES[entry.kind].reads == "tokens" else ("dim",)
+        )  # the width that reaches a leaf
         return WrittenLeaf(entry, given(entry, value, self.findings, unasked), mark, scope.blocks)
 
     def _fault(self, code: str, message: str, mark: Mark, help: str = "") -> tuple[Written, ...]:
@@ -154,12 +171,18 @@ class Expander:
         if word in self.index.words("node"):
             return (self.leaf(self.index.node(word), None, mark, scope),)
         if word in STRUCTURE:
-            return self._fault("missing-value", f"{word!r} stands alone", mark, f"it takes a node: {{{word}: ...}}")
+            return self._fault(
+                "missing-value", f"{word!r} stands alone", mark, f"it takes a node: {{{word}: ...}}"
+            )
         if TIMES.fullmatch(word):
-            return self._fault("not-a-node", f"{word!r} is not a node here", mark, "counts go in a pattern")
+            return self._fault(
+                "not-a-node", f"{word!r} is not a node here", mark, "counts go in a pattern"
+            )
         return self._unknown(word, mark, "a block or a leaf", self._words())
 
-    def _unknown(self, word: object, mark: Mark, what: str, words: list[str]) -> tuple[Written, ...]:
+    def _unknown(
+        self, word: object, mark: Mark, what: str, words: list[str]
+    ) -> tuple[Written, ...]:
         near = nearest(str(word), words)
         help = f"did you mean {near!r}?" if near else "known: " + ", ".join(sorted(words))
         return self._fault("unknown-word", f"{word!r} is not {what}", mark, help)
@@ -182,18 +205,36 @@ class Expander:
         if not heads:
             first = value.entries[0][0] if value.entries else None
             if first is None:
-                return self._fault("not-a-node", "an empty map is not a node", value.mark, "nothing at all is: none")
+                return self._fault(
+                    "not-a-node",
+                    "an empty map is not a node",
+                    value.mark,
+                    "nothing at all is: none",
+                )
             if first.value in self.blocks:
                 message = f"{first.value!r} is a block, and takes no options"
-                return self._fault("unknown-word", message, first.mark, f"a changed copy: {{like: {first.value}, set: ...}}")
-            return self._unknown(first.value, first.mark, "a leaf or a structural word", self._words())
+                return self._fault(
+                    "unknown-word",
+                    message,
+                    first.mark,
+                    f"a changed copy: {{like: {first.value}, set: ...}}",
+                )
+            return self._unknown(
+                first.value, first.mark, "a leaf or a structural word", self._words()
+            )
         if len(heads) > 1:
             message = f"{heads[0]!r} and {heads[1]!r} in one map: a map holds one node"
-            return self._fault("two-nodes", message, keys[heads[1]].mark, "write a list, one node an item")
+            return self._fault(
+                "two-nodes", message, keys[heads[1]].mark, "write a list, one node an item"
+            )
         (word,) = heads
         allowed = (word, *STRUCTURE.get(word, ()))
         for key, mark in ((k, keys[k].mark) for k in keys if k not in allowed):
-            help = f"options of {word!r} go in a map under it" if word not in STRUCTURE else "beside it: " + ", ".join(allowed[1:])
+            help = (
+                f"options of {word!r} go in a map under it"
+                if word not in STRUCTURE
+                else "beside it: " + ", ".join(allowed[1:])
+            )
             self._fault("unknown-word", f"{key!r} does not go beside {word!r}", mark, help)
         if word in STRUCTURE:
             return getattr(self, f"_{word}")(value, scope)  # type: ignore[no-any-return]
@@ -229,7 +270,9 @@ class Expander:
         times = self.count(value["repeat"])
         if ("block" in value) == ("pattern" in value):
             message = "'repeat' takes a block or a pattern, one of the two"
-            return self._fault("repeat-what", message, value.mark, "for instance {repeat: 4, block: decoder}")
+            return self._fault(
+                "repeat-what", message, value.mark, "for instance {repeat: 4, block: decoder}"
+            )
         entries = self._pattern(value["pattern"]) if "pattern" in value else [value["block"]]
         shared, all_shared = self._shared(value.get("share"))
         scope = replace(scope, shared={**scope.shared, **{name: {} for name in shared}})
@@ -251,7 +294,12 @@ class Expander:
     def _layers(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
         depth = self.count(value["layers"])
         if "pattern" not in value:
-            return self._fault("repeat-what", "'layers' takes a pattern", value.mark, "{layers: 8, pattern: [a, b]}")
+            return self._fault(
+                "repeat-what",
+                "'layers' takes a pattern",
+                value.mark,
+                "{layers: 8, pattern: [a, b]}",
+            )
         entries, rest = self._pattern(value["pattern"]), value.get("remainder")
         if rest is not None and not (isinstance(rest, Scalar) and rest.value == "truncate"):
             return self._fault("bad-value", "'remainder' is truncate, or not written", rest.mark)
@@ -259,7 +307,9 @@ class Expander:
             return ()
         if depth % len(entries) and rest is None:
             below = depth - depth % len(entries)
-            message = f"{depth} layers do not hold the pattern of {len(entries)} a whole number of times"
+            message = (
+                f"{depth} layers do not hold the pattern of {len(entries)} a whole number of times"
+            )
             help = f"{below} or {below + len(entries)} layers do; or remainder: truncate"
             return self._fault("pattern-fit", message, value["layers"].mark, help)
         rounds = [entries[i % len(entries)] for i in range(depth)]
@@ -272,7 +322,11 @@ class Expander:
             return []
         entries: list[Value] = []
         for entry in value:
-            times = TIMES.fullmatch(entry.value) if isinstance(entry, Scalar) and isinstance(entry.value, str) else None
+            times = (
+                TIMES.fullmatch(entry.value)
+                if isinstance(entry, Scalar) and isinstance(entry.value, str)
+                else None
+            )
             if times is None:
                 entries.append(entry)
                 continue
@@ -282,7 +336,9 @@ class Expander:
         return entries
 
     def _entries(self, entries: list[Value], scope: Scope) -> Iterator[Written]:
-        """Each entry is a layer; but in a branch it is a copy, and an entry that holds layers is none itself."""
+        """Each entry is a layer; but in a branch it is a copy, and an entry that holds layers is
+        none itself.
+        """
         for entry in entries:
             items = self.node(entry, scope)
             if scope.branch:
@@ -294,7 +350,9 @@ class Expander:
 
 
 def _gather(items: tuple[Written, ...]) -> tuple[Written, ...]:
-    """What stands beside the layers of a repeat, from its first mixer or feed-forward to its last, is a layer too."""
+    """What stands beside the layers of a repeat, from its first mixer or feed-forward to its last,
+    is a layer too.
+    """
     done: list[Written] = []
     run: list[Written] = []
     for item in (*items, None):

@@ -30,22 +30,27 @@ def generate(
 ) -> Tensor:
     """Each row's prompt and up to ``max_new_tokens`` more, (B, T + new).
 
-    ``temperature`` 0 takes the likeliest token.  ``top_k`` keeps the likeliest k, then ``top_p`` the fewest that hold
-    that much probability.  ``padding`` (B, T), True on the left of shorter prompts.  A row that reached a ``stop`` id
-    repeats it; when all have, generation ends.  An empty prompt starts from the model's ``start_id``.  ``stream`` is
-    called with each new column (B,); ``cache`` holds what was read before, and is left holding all but the last.
+    ``temperature`` 0 takes the likeliest token.  ``top_k`` keeps the likeliest k, then ``top_p``
+    the fewest that hold that much probability.  ``padding`` (B, T), True on the left of shorter
+    prompts.  A row that reached a ``stop`` id repeats it; when all have, generation ends.  An empty
+    prompt starts from the model's ``start_id``.  ``stream`` is called with each new column (B,);
+    ``cache`` holds what was read before, and is left holding all but the last.
     Raises ValueError if the model cannot read so many positions.
+
     """
     _check(temperature, top_k, top_p, max_new_tokens)
     prompt = ids if ids.shape[1] else _start(model, ids)
     cache = model.new_cache(len(ids)) if cache is None else cache
     total = len(cache) + prompt.shape[1] + max_new_tokens - 1
     if model.limit is not None and total > model.limit:
-        raise ValueError(f"{total} positions are more than the {model.limit} that the model can read")
+        raise ValueError(
+            f"{total} positions are more than the {model.limit} that the model can read"
+        )
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
     stops = torch.tensor(list(stop), dtype=ids.dtype, device=ids.device)
     done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    new, last, training = [], prompt, model.training
+    new: list[Tensor] = []
+    last, training = prompt, model.training
     model.eval()
     try:
         while len(new) < max_new_tokens and not (len(new) and bool(done.all())):
@@ -66,15 +71,23 @@ def generate(
 
 
 def choose(
-    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None, generator: torch.Generator | None
+    logits: Tensor,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    generator: torch.Generator | None,
 ) -> Tensor:
     """One token a row, (B, vocab) -> (B,)."""
     if temperature == 0:
         return logits.argmax(-1)
-    return torch.multinomial(probabilities(logits, temperature, top_k, top_p), 1, generator=generator)[:, 0]
+    return torch.multinomial(
+        probabilities(logits, temperature, top_k, top_p), 1, generator=generator
+    )[:, 0]
 
 
-def probabilities(logits: Tensor, temperature: float, top_k: int | None, top_p: float | None) -> Tensor:
+def probabilities(
+    logits: Tensor, temperature: float, top_k: int | None, top_p: float | None
+) -> Tensor:
     """What is sampled from, (B, vocab); float32 at the least."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
@@ -83,7 +96,9 @@ def probabilities(logits: Tensor, temperature: float, top_k: int | None, top_p: 
     if top_p is not None:
         ordered, order = logits.sort(-1, descending=True)
         held = ordered.softmax(-1)
-        spare = held.cumsum(-1) - held >= top_p  # what comes before holds enough; the first always stays
+        spare = (
+            held.cumsum(-1) - held >= top_p
+        )  # what comes before holds enough; the first always stays
         logits = logits.masked_fill(spare.scatter(-1, order, spare), float("-inf"))
     return logits.softmax(-1)
 

@@ -1,7 +1,9 @@
 """The resolved graph: what a recipe means, with names, defaults, sizes and layers filled in.
 
-Two spellings of one model resolve to equal graphs.  Marks tell where a thing was written; they take no part
-in comparisons.  Everything is frozen, so a graph can be printed, compared, hashed and shared.
+Two spellings of one model resolve to equal graphs.  Marks tell where a thing was written; they take
+no part in comparisons.  Everything is frozen, so a graph can be printed, compared, hashed and
+shared.
+
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ from builder.errors import Mark
 
 @dataclass(frozen=True)
 class Filler:
-    """What fills a slot: a registered word of the slot's kind, every option resolved, in signature order."""
+    """What fills a slot: a registered word of the slot's kind, every option resolved, in signature
+    order.
+    """
 
     word: str
     kind: str
@@ -30,9 +34,11 @@ class Filler:
 class Leaf:
     """A registered block in its place.
 
-    ``name`` is the first part of its parameters' names (``layers.3.attention``); ``weights`` is the name of
-    the leaf whose parameters it uses, which is its own unless they are shared.  ``dim`` is the width that
-    reaches it, ``out`` the width it gives.  ``options`` holds values, sizes and options in signature order.
+    ``name`` is the first part of its parameters' names (``layers.3.attention``); ``weights`` is the
+    name of the leaf whose parameters it uses, which is its own unless they are shared.  ``dim`` is
+    the width that reaches it, ``out`` the width it gives.  ``options`` holds values, sizes and
+    options in signature order.
+
     """
 
     word: str
@@ -80,12 +86,12 @@ class Layer:
 
 
 Node: TypeAlias = Leaf | Chain | Residual | Parallel | Layer
-Value: TypeAlias = "int | float | str | bool | None | tuple[Value, ...] | Filler | Node"
+Value: TypeAlias = "int | float | str | bool | tuple[Value, ...] | Filler | Node | None"
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A whole model: ``tokens -> logits``.  ``context`` belongs to it even where no leaf reads it."""
+    """A whole model: ``tokens -> logits``.  ``context`` is part of it, whoever reads it."""
 
     items: tuple[Node, ...]
     vocab: int

@@ -1,6 +1,8 @@
 """Initial weights, each drawn from a generator of its own: the key is (seed, parameter name).
 
-Swap one block and every other weight stays the same to the bit, so that two variants are truly paired.
+Swap one block and every other weight stays the same to the bit, so that two variants are truly
+paired.
+
 """
 
 from __future__ import annotations
@@ -18,9 +20,10 @@ from blocks.registry import register
 class Normal:
     """Matrices from ``N(0, std)``; biases zero; gains as their block says.
 
-    ``depth_scaled`` divides the matrices that write into the residual stream by the root of the number of residual
-    additions of the model.
+    ``depth_scaled`` divides the matrices that write into the residual stream by the root of the
+    number of residual additions of the model.
     Source: Radford et al. 2019 (GPT-2), section 2.3.
+
     """
 
     def __init__(self, *, std: float = 0.02, depth_scaled: bool = True) -> None:
@@ -45,8 +48,12 @@ class FanIn:
 
 
 @torch.no_grad()
-def draw(model: nn.Module, scheme: Normal | FanIn, seed: int, adds: int, device: object, dtype: object) -> None:
-    """Give every parameter of a model on ``meta`` its storage and first value; shared ones stay shared."""
+def draw(
+    model: nn.Module, scheme: Normal | FanIn, seed: int, adds: int, device: object, dtype: object
+) -> None:
+    """Give every parameter of a model on ``meta`` its storage and first value; shared ones stay
+    shared.
+    """
     shrink = 1 / math.sqrt(adds) if scheme.depth_scaled and adds else 1.0
     made: dict[int, nn.Parameter] = {}
     for module_name, module in model.named_modules():
@@ -59,15 +66,22 @@ def draw(model: nn.Module, scheme: Normal | FanIn, seed: int, adds: int, device:
             module.register_parameter(name, made[id(parameter)])
 
 
-def _first_value(parameter: nn.Parameter, name: str, scheme: Normal | FanIn, seed: int, shrink: float) -> Tensor:
+def _first_value(
+    parameter: nn.Parameter, name: str, scheme: Normal | FanIn, seed: int, shrink: float
+) -> Tensor:
     stacked = getattr(parameter, "stacked", False)
     initial = getattr(parameter, "initial", 0.0 if parameter.dim() - stacked == 1 else None)
     if initial is not None:
         return torch.full(parameter.shape, initial)
-    std = scheme.deviation(parameter.shape) * (shrink if getattr(parameter, "output", False) else 1.0)
+    std = scheme.deviation(parameter.shape) * (
+        shrink if getattr(parameter, "output", False) else 1.0
+    )
     if not stacked:
         return torch.randn(parameter.shape, generator=_generator(seed, name)) * std
-    rows = [torch.randn(parameter.shape[1:], generator=_generator(seed, name, e)) for e in range(len(parameter))]
+    rows = [
+        torch.randn(parameter.shape[1:], generator=_generator(seed, name, e))
+        for e in range(len(parameter))
+    ]
     return torch.stack(rows) * std
 
 

@@ -23,8 +23,10 @@ IGNORED = -100  # a label that does not count
 class Model(nn.Module):
     """A decoder-only language model: token ids ``(B, T)`` to logits ``(B, T, vocab)``.
 
-    Every leaf of the recipe is a submodule under its parameters' name.  ``recipe`` is what it was built from, ``limit``
-    how many positions it can read (None: any number), ``start_id`` the token that an empty prompt starts from, if known.
+    Every leaf of the recipe is a submodule under its parameters' name.  ``recipe`` is what it was
+    built from, ``limit`` how many positions it can read (None: any number), ``start_id`` the token
+    that an empty prompt starts from, if known.
+
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -34,7 +36,8 @@ class Model(nn.Module):
         assembler = Assembler()
         self._run = assembler.into(self, recipe.graph)
         self._stateful = assembler.states
-        self.limit = min((m.limit for m in self.modules() if hasattr(m, "limit")), default=None)
+        limits = [int(m.limit) for m in self.modules() if hasattr(m, "limit")]  # type: ignore[arg-type]
+        self.limit: int | None = min(limits, default=None)
 
     def forward(
         self,
@@ -46,9 +49,11 @@ class Model(nn.Module):
     ) -> Tensor:
         """The logits of every given token.
 
-        Shapes: ids ``(B, T)`` int64; padding ``(B, S)`` bool, True where there is no token, at either end of a row,
-        over the cached positions too; documents ``(B, T)`` int, one number a document.  With a cache (inference: no
-        gradients) the tokens follow those read before, in any chunks.  Raises ValueError if shapes disagree.
+        Shapes: ids ``(B, T)`` int64; padding ``(B, S)`` bool, True where there is no token, at
+        either end of a row, over the cached positions too; documents ``(B, T)`` int, one number a
+        document.  With a cache (inference: no gradients) the tokens follow those read before, in
+        any chunks.  Raises ValueError if shapes disagree.
+
         """
         if cache is None:
             return self._logits(self._call(ids, 0, documents, padding), None)
@@ -58,11 +63,17 @@ class Model(nn.Module):
             return self._logits(call, cache)[:, -ids.shape[1] :]
 
     def loss(
-        self, ids: Tensor, labels: Tensor, padding: Tensor | None = None, documents: Tensor | None = None
+        self,
+        ids: Tensor,
+        labels: Tensor,
+        padding: Tensor | None = None,
+        documents: Tensor | None = None,
     ) -> Tensor:
         """Mean cross entropy in nats over the labels that are not -100, and the blocks' own losses.
 
-        ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean is 0.
+        ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean
+        is 0.
+
         """
         call = self._call(ids, 0, documents, padding)
         logits = self._logits(call, None)
@@ -89,15 +100,20 @@ class Model(nn.Module):
         cache: Cache | None = None,
     ) -> Tensor:
         """Continue each row: see ``builder.generate.generate``."""
-        return generate(self, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, padding, stream, cache)
+        return generate(
+            self, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, padding, stream, cache
+        )
 
-    def _call(self, ids: Tensor, read: int, documents: Tensor | None, padding: Tensor | None) -> Call:
+    def _call(
+        self, ids: Tensor, read: int, documents: Tensor | None, padding: Tensor | None
+    ) -> Call:
         if ids.dim() != 2 or ids.shape[1] == 0:
             raise ValueError(f"ids of shape {tuple(ids.shape)}: (B, T) is read, with T at least 1")
         total = (ids.shape[0], read + ids.shape[1])
         for name, given in (("padding", padding), ("documents", documents)):
             if given is not None and tuple(given.shape) != total:
-                raise ValueError(f"{name} of shape {tuple(given.shape)}: {total} is read, cached positions included")
+                shape = tuple(given.shape)
+                raise ValueError(f"{name} of shape {shape}, and {total} is read, cached or new")
         return start_call(ids, read, documents, padding)
 
     def _logits(self, call: Call, cache: Cache | None) -> Tensor:
@@ -112,7 +128,9 @@ def build(
 ) -> Model:
     """The recipe's model, its weights drawn by (seed, parameter name).
 
-    ``seed`` none is the recipe's own; on the device ``meta`` nothing is allocated, and shapes and names are exact.
+    ``seed`` none is the recipe's own; on the device ``meta`` nothing is allocated, and shapes and
+    names are exact.
+
     """
     import_plugins(recipe.plugins)
     with torch.device("meta"):

@@ -1,4 +1,6 @@
-"""Parameter names: words in order of execution, never YAML nesting (``layers.3.rmsnorm_before_attention``)."""
+"""Parameter names: words in order of execution, never YAML nesting
+(``layers.3.rmsnorm_before_attention``).
+"""
 
 from __future__ import annotations
 
@@ -61,12 +63,18 @@ def _sites(items: tuple[Written, ...]) -> list[Site]:
             case WrittenResidual():
                 sites.append(Site(lists=[_sites(item.body)]))
             case WrittenParallel():
-                sites.append(Site(lists=[[Site(lists=[_sites(branch)]) for branch in item.branches]]))
+                sites.append(
+                    Site(lists=[[Site(lists=[_sites(branch)]) for branch in item.branches]])
+                )
     return sites
 
 
 def _leaves(sites: list[Site]) -> list[Site]:
-    return [leaf for site in sites for leaf in ([site] if site.word else sum(map(_leaves, site.lists), []))]
+    return [leaf for site in sites for leaf in _within(site)]
+
+
+def _within(site: Site) -> list[Site]:
+    return [site] if site.word else [leaf for sites in site.lists for leaf in _leaves(sites)]
 
 
 def _is_anchor(site: Site) -> bool:
@@ -77,7 +85,9 @@ def _count(sites: list[Site]) -> Counter[str]:
     """Name the anchors, and the leaves that bear their own word, by counting."""
     taken: Counter[str] = Counter()
     for leaf in _leaves(sites):
-        if leaf.kind != "layers" and (_is_anchor(leaf) or leaf.kind in ("embedding", "head", "positions")):
+        if leaf.kind != "layers" and (
+            _is_anchor(leaf) or leaf.kind in ("embedding", "head", "positions")
+        ):
             leaf.name = _numbered(leaf.word, taken)
     return taken
 
@@ -88,7 +98,9 @@ def _numbered(name: str, taken: Counter[str]) -> str:
 
 
 def _name_others(lists: list[list[Site]], around: str, taken: Counter[str]) -> None:
-    """Name the rest by the anchor nearest before in their own list, else after, else as their list is named."""
+    """Name the rest by the anchor nearest before in their own list, else after, else as their list
+    is named.
+    """
     for sites in lists:
         for place, site in enumerate(sites):
             suffix = _nearest(sites, place) or around

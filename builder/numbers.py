@@ -16,7 +16,7 @@ Number: TypeAlias = int | float
 
 @dataclass(frozen=True)
 class Place:
-    """Where an expression is read: at which layer of how many, beside which sizes of its own leaf."""
+    """Where an expression is read: at which layer of how many, beside which sizes of its leaf."""
 
     layer: int | None = None
     layers: int | None = None
@@ -56,7 +56,7 @@ class Numbers:
         return number
 
     def dim(self, name: str, place: Place = Place()) -> tuple[Value, Number | None] | None:
-        """A dim as it is read at a place, with what is written there; None if there is no such dim."""
+        """A dim as it is read at a place, with what is written there; None if there is none."""
         if name not in self.dims:
             return None
         _, value = self.dims[name]
@@ -69,14 +69,21 @@ class Numbers:
         self.findings.append(Finding(code, message, mark, help))
 
     def _value(self, value: Value, place: Place, through: tuple[str, ...]) -> Number:
-        if isinstance(value, Scalar) and isinstance(value.value, int | float) and not isinstance(value.value, bool):
+        if (
+            isinstance(value, Scalar)
+            and isinstance(value.value, int | float)
+            and not isinstance(value.value, bool)
+        ):
             return value.value
         if not isinstance(value, Scalar) or not isinstance(value.value, str):
-            shown = {True: "true", False: "false", None: "null"}.get(getattr(value, "value", 0), "this")  # type: ignore[call-overload]
+            shown = quoted(value) if isinstance(value, Scalar) else "this"
             self._report("not-a-number", f"{shown} is not a number", value.mark)
             raise _Fault
         try:
-            return evaluate(parse(value.value), lambda name, args: self._name(name, args, place, through, value.mark))
+            return evaluate(
+                parse(value.value),
+                lambda name, args: self._name(name, args, place, through, value.mark),
+            )
         except ExpressionError as error:
             mark = value.mark
             if error.offset is not None and value.plain:
@@ -84,27 +91,53 @@ class Numbers:
             self._report("bad-expression", str(error), mark, error.help)
             raise _Fault from None
 
-    def _name(self, name: str, args: tuple[Number, ...], place: Place, through: tuple[str, ...], mark: Mark) -> Number:
+    def _name(
+        self,
+        name: str,
+        args: tuple[Number, ...],
+        place: Place,
+        through: tuple[str, ...],
+        mark: Mark,
+    ) -> Number:
         own = place.own.get(name)
         if isinstance(own, int | float) and not args:
             return own
         if name in ("layer", "layers") and not args:
             number: int | None = getattr(place, name)
             if number is None:
-                self._report("no-layer", f"{name!r} is read outside every layer", mark, "it stands inside blocks")
+                self._report(
+                    "no-layer",
+                    f"{name!r} is read outside every layer",
+                    mark,
+                    "it stands inside blocks",
+                )
                 raise _Fault
             return number
         if name not in self.dims:
             near = nearest(name, [*self.dims, *place.own])
-            self._report("unknown-name", f"{name!r} is not a dim", mark, f"did you mean {near!r}?" if near else "")
+            self._report(
+                "unknown-name",
+                f"{name!r} is not a dim",
+                mark,
+                f"did you mean {near!r}?" if near else "",
+            )
             raise _Fault
         return self._dim(name, args, place, through, mark)
 
-    def _dim(self, name: str, args: tuple[Number, ...], place: Place, through: tuple[str, ...], mark: Mark) -> Number:
+    def _dim(
+        self,
+        name: str,
+        args: tuple[Number, ...],
+        place: Place,
+        through: tuple[str, ...],
+        mark: Mark,
+    ) -> Number:
         self.read.add(name)
         if name in through:
             cycle = " -> ".join([*through[through.index(name) :], name])
-            self._report("dim-cycle", f"dim {name!r} is defined by itself: {cycle}", self.dims[name][0])
+            self._report(
+                "dim-cycle", f"dim {name!r} is defined by itself: {cycle}", self.dims[name][0]
+            )
             raise _Fault
         value = self.dims[name][1]
         if isinstance(value, Sequence):
@@ -114,7 +147,9 @@ class Numbers:
             raise _Fault
         return self._value(value, replace(place, own={}), (*through, name))
 
-    def _entry(self, name: str, value: Sequence, args: tuple[Number, ...], place: Place, mark: Mark) -> Value:
+    def _entry(
+        self, name: str, value: Sequence, args: tuple[Number, ...], place: Place, mark: Mark
+    ) -> Value:
         at = args[0] if args else place.layer
         if at is None:
             message = f"dim {name!r} is a list, one number a layer, and is read outside every layer"
@@ -125,6 +160,12 @@ class Numbers:
             self._report("list-too-short", message, mark)
             raise _Fault
         return value.items[at]
+
+
+def quoted(scalar: Scalar) -> str:
+    """A scalar as its author wrote it, in quotes."""
+    words = {"True": "true", "False": "false", "None": "null"}
+    return repr(words.get(repr(scalar.value), scalar.value))
 
 
 def _shown(value: Value, number: Number) -> str:
@@ -143,7 +184,11 @@ def page_dims(value: Value | None, findings: list[Finding]) -> dict[str, tuple[M
     for key, number in value:
         name = str(key.value)
         if name in ("layer", "layers"):
-            findings.append(Finding("reserved-word", f"{name!r} cannot be a dim", key.mark, "it counts the layers"))
+            findings.append(
+                Finding(
+                    "reserved-word", f"{name!r} cannot be a dim", key.mark, "it counts the layers"
+                )
+            )
         elif isinstance(number, Mapping):
             findings.append(Finding("not-a-number", f"dim {name!r} is a map", number.mark))
         else:

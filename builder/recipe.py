@@ -6,16 +6,26 @@ import hashlib
 from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from os.path import normpath
 from pathlib import Path
 from typing import Any
 
+from builder.defaults import without_defaults, write_out
 from builder.edit import Assignment, assign, put
 from builder.errors import Finding, InputError, Mark, RecipeError, Source
 from builder.graph import Filler, Graph
 from builder.index import Index, load_index
-from builder.read import Mapping, Scalar, dump, from_python, read_file, read_text, read_value, to_python
+from builder.read import (
+    Mapping,
+    Scalar,
+    dump,
+    from_python,
+    read_file,
+    read_text,
+    read_value,
+    to_python,
+)
 from builder.resolve import Resolved, resolve
-from builder.defaults import without_defaults, write_out
 
 ALONE = ("recipe", "name", "extends", "set")  # what a page that extends may hold
 
@@ -87,12 +97,16 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Of the graph: two spellings of one model have the same; an option at its default takes no part."""
+        """Of the graph: two spellings of one model have the same; an option at its default takes no
+        part.
+        """
         shown = repr(without_defaults(self.graph, load_index(self.plugins)))
         return hashlib.sha256(shown.encode()).hexdigest()[:12]
 
     def set(self, path: str, value: object) -> Recipe:
-        """The recipe with one value changed; its text is ``extends`` and ``set``.  RecipeError as for a file."""
+        """The recipe with one value changed; its text is ``extends`` and ``set``.  RecipeError as
+        for a file.
+        """
         assert self._origin is not None
         new = from_python(value, f"<set {path}>")
         return _recipe(self._origin.and_set(Assignment(path, new, new.mark)), self.plugins)
@@ -116,18 +130,26 @@ class _Origin:
         if self.path is None:
             return dump(page)
         head = {"recipe": 1, "name": to_python(page["name"])} if "name" in page else {"recipe": 1}
-        settings = {setting.path: to_python(setting.value) for setting in self.settings if setting.path != "name"}
+        settings = {
+            setting.path: to_python(setting.value)
+            for setting in self.settings
+            if setting.path != "name"
+        }
         return dump({**head, "extends": str(self.path), "set": settings})
 
 
 def load_recipe(
-    source: Path | str | MappingType[str, Any], overrides: Sequence[str] = (), plugins: Sequence[Path] = ()
+    source: Path | str | MappingType[str, Any],
+    overrides: Sequence[str] = (),
+    plugins: Sequence[Path] = (),
 ) -> Recipe:
-    """A recipe from a file, from text (it has a line break), or from the same page as dicts and lists.
+    """A recipe from a file, from text (it has a line break), or from the same page as dicts and
+    lists.
 
-    ``overrides`` are ``path=value`` as on the command line.  A relative path that is not here is looked for beside
-    the installed package, so that ``recipes/llama.yaml`` is found everywhere.  RecipeError carries every finding;
-    InputError ``cannot-read`` if there is no such file.
+    ``overrides`` are ``path=value`` as on the command line.  A relative path that is not here is
+    looked for beside the installed package, so that ``recipes/llama.yaml`` is found everywhere.
+    RecipeError carries every finding; InputError ``cannot-read`` if there is no such file.
+
     """
     if isinstance(source, MappingType):
         raw = from_python(source)
@@ -151,10 +173,14 @@ def find(path: Path) -> Path:
 
 
 def read_assignment(text: str) -> Assignment:
-    """``path=value``, the value in YAML flow.  InputError ``not-an-assignment`` where there is no equals sign."""
+    """``path=value``, the value in YAML flow.  InputError ``not-an-assignment`` where there is no
+    equals sign.
+    """
     path, equals, value = text.partition("=")
     if not equals or not path.strip():
-        raise InputError("not-an-assignment", f"{text!r} is not path=value", "for instance dims.heads=8")
+        raise InputError(
+            "not-an-assignment", f"{text!r} is not path=value", "for instance dims.heads=8"
+        )
     source = Source("<command line>", text)
     read = read_value(value, "<command line>")
     return Assignment(path.strip(), read, Mark(source, 1, 1, len(text)))
@@ -175,29 +201,42 @@ def _recipe(origin: _Origin, plugins: tuple[Path, ...]) -> Recipe:
 
 
 def _based(page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...]) -> Mapping:
-    """A page with its base's page under it: the base's settings first, then its own, in written order."""
+    """A page with its base's page under it: the base's settings first, then its own, in written
+    order.
+    """
     extends, settings = page.get("extends"), page.get("set")
     if extends is None:
         return page
     findings = [
-        Finding("extends-and", f"{key.value!r} stands beside extends, where nothing is merged", key.mark, "set it by a path")
+        Finding(
+            "extends-and",
+            f"{key.value!r} stands beside extends, where nothing is merged",
+            key.mark,
+            "set it by a path",
+        )
         for key, _ in page
         if key.value not in ALONE
     ]
     if not isinstance(extends, Scalar) or not isinstance(extends.value, str):
         raise RecipeError([*findings, Finding("bad-value", "'extends' names a file", extends.mark)])
-    path = find(folder / extends.value)
+    path = find(Path(normpath(folder / extends.value)))
     if path.resolve() in chain:
-        raise RecipeError([*findings, Finding("extends-cycle", f"{extends.value!r} extends itself", extends.mark)])
+        raise RecipeError(
+            [*findings, Finding("extends-cycle", f"{extends.value!r} extends itself", extends.mark)]
+        )
     try:
         raw = read_file(path)
     except InputError as error:
-        raise RecipeError([*findings, Finding("cannot-read", error.message, extends.mark)]) from None
+        raise RecipeError(
+            [*findings, Finding("cannot-read", error.message, extends.mark)]
+        ) from None
     base = _based(raw, path.parent, index, (*chain, path.resolve()))
     if "name" in page:
         base = put(base, "name", page["name"])
     if settings is not None and not isinstance(settings, Mapping):
-        findings.append(Finding("not-a-map", "'set' takes a map of paths and values", settings.mark))
+        findings.append(
+            Finding("not-a-map", "'set' takes a map of paths and values", settings.mark)
+        )
     for key, value in settings if isinstance(settings, Mapping) else ():
         try:
             base = assign(base, Assignment(str(key.value), value, key.mark), index)

@@ -1,0 +1,44 @@
+# `make` lists the targets.  Everything runs in .venv, made from pyproject.toml and constraints.txt.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+HYPOTHESIS_PROFILE ?= ci
+
+.PHONY: help train check test prove examples fix clean
+
+help:  ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+train: $(INSTALLED)  ## train recipes/llama.yaml on text that ships with Python, then sample from it
+	$(BIN)/python -m builder train recipes/llama.yaml
+
+check: $(INSTALLED)  ## before each commit: format, lint, types, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n 2 -m 'not slow'
+
+test: $(INSTALLED)  ## everything that CI runs
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -q -n 2
+
+prove: $(INSTALLED)  ## the laws over many more recipes (an hour)
+	HYPOTHESIS_PROFILE=prove $(BIN)/pytest -q -n 2 tests/test_laws.py
+
+examples: $(INSTALLED)  ## every command of the README, every recipe
+	$(BIN)/pytest -q tests/test_readme.py tests/test_recipes.py
+
+fix: $(INSTALLED)  ## tidy: format and fix lint
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:  ## remove the environment and what tools leave behind; runs/ stays
+	rm -rf $(VENV) *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
