@@ -1,22 +1,27 @@
 """The bridge to Hugging Face folders and classes, in both directions.
 
-``transformers`` is imported when something needs it: importing this package only arranges that
-``AutoModelForCausalLM`` finds ``RecipeForCausalLM`` if the library is there.
+``transformers`` is imported when something needs it.  Importing this package only arranges that
+``AutoModelForCausalLM``, whenever it is imported, knows ``RecipeForCausalLM``.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hf_bridge.registering import register_later
+
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+
     from builder.model import Model
     from builder.recipe import Recipe
     from builder.tokenizers import Tokenizer
 
 __all__ = ["as_transformers", "as_transformers_tokenizer", "from_hf", "to_hf"]
+
+register_later()
 
 
 def from_hf(
@@ -34,7 +39,7 @@ def to_hf(
     family: str | Path | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> str:
-    """Write a model as a folder of the native class that fits, proved equal; give that class's name."""
+    """Write a model as a folder of the native class that fits, proved equal; give that class."""
     from hf_bridge.exporting import to_hf
 
     return to_hf(model, out, family, tokenizer)

@@ -19,6 +19,7 @@ from hf_bridge.normalise import nested, normalise
 from hf_bridge.read_hf import CONFIG, INDEX, WEIGHTS
 from hf_bridge.scope import Key
 from hf_bridge.template import same
+from hf_bridge.tokenizer import token_ids
 from hf_bridge.unify import Difference, Unifier
 from hf_bridge.weights import table
 
@@ -86,11 +87,13 @@ def find_fit(graph: Graph, family: str | Path | None = None, index: Index | None
             differences.append((read, outcome))
     if fits:
         return min(fits, key=lambda fit: fit.departures)
-    nearest, difference = max(differences, key=lambda pair: pair[1].matched)
+    differences.sort(key=lambda pair: -pair[1].matched)
+    (nearest, difference), *rest = differences
+    others = "".join(f"{one.architecture} differs at {d.place}. " for one, d in rest[:1])
     raise NotExportable(
         "not-exportable",
         f"{nearest.architecture} but for {difference}",
-        "without --family it is exported as RecipeForCausalLM, which loads after import hf_bridge",
+        f"{others}Without a family it is exported as RecipeForCausalLM",
     )
 
 
@@ -181,15 +184,14 @@ def _parts(value: Any) -> Iterator[Any]:
 
 def _write_config(out: Path, fit: Fit, model: Model, tokenizer: Tokenizer | None) -> None:
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    ids = token_ids(tokenizer)
+    ids = generation_ids(tokenizer)
     write_json(out / CONFIG, fit.config | ids | {"dtype": dtype})
     write_json(out / "generation_config.json", ids)
 
 
-def token_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """The ids that the library would otherwise take from a class's own defaults, and stop at by accident."""
-    end = None if tokenizer is None else tokenizer.end
-    return {"bos_token_id": end, "eos_token_id": end, "pad_token_id": end}
+def generation_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
+    """Said even if null: a class's own defaults would stop at some word by accident."""
+    return {f"{role}_token_id": id for role, id in token_ids(tokenizer).items()}
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
@@ -255,7 +257,7 @@ def write_recipe_class(model: Model, out: Path, tokenizer: Tokenizer | None) -> 
     from hf_bridge.model import as_transformers
 
     wrapped = as_transformers(model)
-    wrapped.generation_config.update(**token_ids(tokenizer))
+    wrapped.generation_config.update(**generation_ids(tokenizer))
     wrapped.save_pretrained(out)
     write_tokenizer(out, tokenizer)
     prove(model, out)
@@ -264,29 +266,29 @@ def write_recipe_class(model: Model, out: Path, tokenizer: Tokenizer | None) -> 
 
 def prove(model: Model, out: Path) -> None:
     """Load the folder as anybody would, and compare logits."""
+    gap, allowed = logits_gap(model, out)
+    if not gap <= allowed:
+        message = f"{out}: the library's logits differ from ours by {gap:.1e}, not {allowed:.1e}"
+        raise BuilderError("logits-differ", message)
+
+
+def logits_gap(model: Model, folder: Path) -> tuple[float, float]:
+    """How far the library's logits of a folder are from ours, and how far rounding may take them."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from hf_bridge.model import register
-
-    register()
-    parameter = next(model.parameters())
-    dims = model.recipe.graph
+    parameter, graph = next(model.parameters()), model.recipe.graph
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(dims.vocab, (2, min(dims.context, 32)), generator=generator)
+    ids = torch.randint(graph.vocab, (2, min(graph.context, 32)), generator=generator)
     with quiet():
-        theirs = AutoModelForCausalLM.from_pretrained(out, dtype=parameter.dtype).eval()
+        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=parameter.dtype).eval()
     training = model.training
     with torch.no_grad():
         ours = model.eval()(ids.to(parameter.device)).cpu().double()
         native = theirs(ids).logits.double()
     model.train(training)
     allowed = ULPS * torch.finfo(parameter.dtype).eps * float(ours.abs().max())
-    if not (gap := float((ours - native).abs().max())) <= allowed:
-        raise BuilderError(
-            "logits-differ",
-            f"{out}: the library's logits differ from ours by {gap:.1e}, more than {allowed:.1e}",
-        )
+    return float((ours - native).abs().max()), allowed
 
 
 class quiet:

@@ -150,12 +150,22 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         if use_cache and cache is None:
             cache = RecipeCache()
         padding = padding_of(attention_mask)
-        memory = None if cache is None else self._memory(cache, len(input_ids))
-        logits = self.model(input_ids, cache=memory, padding=padding)
-        loss = None if labels is None else shifted_loss(logits, labels)
+        if labels is not None:
+            logits, loss = self._with_loss(input_ids, labels, padding)
+        else:
+            memory = None if cache is None else self._memory(cache, len(input_ids))
+            logits, loss = self.model(input_ids, cache=memory, padding=padding), None
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
+
+    def _with_loss(
+        self, ids: Tensor, labels: Tensor, padding: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """One pass for both; the blocks' own losses count, as in ``Model.loss``."""
+        call = self.model._call(ids, 0, None, padding)
+        logits = self.model._logits(call, None)
+        return logits, sum(call.losses, shifted_loss(logits, labels))
 
     def _memory(self, cache: RecipeCache, batch_size: int) -> Memory:
         if not isinstance(cache, RecipeCache):

@@ -18,6 +18,7 @@ from hf_bridge.template import Template, holes, same
 
 Fields: TypeAlias = "dict[str, Any]"
 MISSING = object()
+MAX_LAYERS = 10_000
 MARKERS = ("model_type", "architectures")
 
 
@@ -115,16 +116,16 @@ def _check_required(family: Family, config: Mapping[str, Any]) -> None:
 def _check_known(family: Family, config: Mapping[str, Any]) -> None:
     known = {*family.config, *family.pin, *family.require, *family.ignore, *MARKERS}
     above = {path.rsplit(".", 1)[0] for path in known if "." in path}
-    for path in _paths(config, above):
-        if path not in known:
-            near = get_close_matches(path, [*family.config, *family.require], 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            message = (
-                f"{family.file} does not know the field {path} (value {_get(config, path)!r:.60})"
-            )
-            raise ConfigError(
-                "config-unknown", message, f"{hint}to read the rest without it: --drop {path}"
-            )
+    unknown = [path for path in _paths(config, above) if path not in known]
+    if not unknown:
+        return
+    near = get_close_matches(unknown[0], [*family.config, *family.require], 1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    told = ", ".join(f"{path} ({_get(config, path)!r:.40})" for path in unknown)
+    drops = " ".join(f"--drop {path}" for path in unknown)
+    raise ConfigError(
+        "config-unknown", f"{family.file} does not know {told}", f"{hint}to read the rest: {drops}"
+    )
 
 
 def _paths(config: Mapping[str, Any], above: set[str], prefix: str = "") -> Iterable[str]:
@@ -196,5 +197,12 @@ def depth_of(family: Family, fields: Mapping[str, Any]) -> int:
     for node in family.recipe["model"]:
         if isinstance(node, dict) and "repeat" in node:
             known = scope.known(node["repeat"])
-            return known[0] if known and isinstance(known[0], int) else 0
+            return _depth(node["repeat"].text, known[0]) if known else 0
     return 0
+
+
+def _depth(text: str, depth: Any) -> int:
+    if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_LAYERS:
+        message = f"{text.removeprefix('$')} is {depth!r}, not a number of layers up to {MAX_LAYERS:,}"
+        raise ConfigError("config-value", message)
+    return depth

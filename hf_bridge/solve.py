@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any
 
+from builder.errors import Mark
 from builder.expressions import (
     Binary,
     Call,
@@ -37,10 +38,17 @@ class Equation:
     tree: Expression
     value: Any
     layer: int | None
+    place: str = ""
+    mark: Mark | None = None
 
 
-class NoSolution(ValueError):
-    """No value of the config gives what the graph has."""
+class NoSolution(Exception):
+    """No value of the config gives what the graph has in the equation's place."""
+
+    def __init__(self, equation: Equation, field: str = "") -> None:
+        self.equation = equation
+        self.wanted = f"no {field} with {equation.text}" if field else equation.text
+        super().__init__(f"{equation.place}: {equation.value} is not {equation.text}")
 
 
 def solve(
@@ -52,7 +60,7 @@ def solve(
     while left:
         ready = [e for e in left if len(_unknown(e, found)) <= 1]
         if not ready:
-            raise NoSolution(f"{left[0].text} = {left[0].value} has more than one unknown field")
+            raise NoSolution(left[0], " or ".join(sorted(_unknown(left[0], found))))
         unknown = _unknown(ready[0], found)
         if unknown:
             (field,) = unknown
@@ -102,7 +110,7 @@ def _agrees(equation: Equation, found: Mapping[Key, Any], layers: int) -> bool:
 
 def _check(equation: Equation, found: Mapping[Key, Any], layers: int) -> None:
     if not _agrees(equation, found, layers):
-        raise NoSolution(f"{equation.text} is not {equation.value}")
+        raise NoSolution(equation)
 
 
 def _solution(
@@ -117,7 +125,7 @@ def _solution(
     for candidate in candidates:
         if all(_agrees(e, {**found, (field, None): candidate}, layers) for e in group):
             return candidate
-    raise NoSolution(f"no {field} makes {first.text} = {first.value}")
+    raise NoSolution(first, field)
 
 
 def _from_truths(

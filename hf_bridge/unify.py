@@ -18,7 +18,7 @@ from builder.index import REQUIRED, Entry, Index, MakerDefault, Parameter, SizeD
 from hf_bridge.errors import FamilyError
 from hf_bridge.family import Family
 from hf_bridge.scope import Key, Scope
-from hf_bridge.solve import Equation, solve
+from hf_bridge.solve import Equation, NoSolution, solve
 from hf_bridge.template import ANYTHING, Case, Formula, Selection, Template, same, stands_for
 
 NOTHING = ("none", None)
@@ -133,10 +133,10 @@ class Unifier:
                 yield solve(state.bound, state.equations, self.family, self.layers)
             except Mismatch as mismatch:
                 self.note(mismatch.difference)
-            except ValueError as error:  # no solution of an equation
-                self.note(
-                    Difference("the whole", str(error), "no value that gives this", state.matched)
-                )
+            except NoSolution as none:
+                at = none.equation
+                ours = shown(at.value)
+                self.note(Difference(at.place, ours, none.wanted, state.matched, at.mark))
 
     def _start(self) -> State:
         known = {field: value for field, value in self.family.pin.items() if value != "omit"}
@@ -291,7 +291,7 @@ class Unifier:
 
     def _setting(self, goal: Setting, state: State) -> State:
         theirs, ours, at = goal.theirs, goal.ours, goal.at
-        if isinstance(theirs, str) and not goal.kind and theirs != ours and is_number(ours):
+        if isinstance(theirs, str) and theirs != "none" and not goal.kind and is_number(ours):
             theirs = Formula(theirs, parse(theirs, template=True))  # the recipe's own expression
         match theirs:
             case Formula():
@@ -322,7 +322,7 @@ class Unifier:
         if (hole := formula.hole) is None:
             if not is_number(value) and not isinstance(value, bool):
                 raise self._fail(state, at, shown(value), formula.text)
-            equation = Equation(formula.text, formula.tree, value, at.layer)
+            equation = equation_of(formula, value, at)
             return replace(state, equations=(*state.equations, equation))
         key = (hole.path, at.layer if hole.index is not None else None)
         if key not in state.bound:
@@ -364,15 +364,17 @@ class Unifier:
         if (hole := key.hole) is not None:
             where = (hole.path, at.layer if hole.index is not None else None)
             return replace(state, bound={**state.bound, where: values[0]})
-        return replace(
-            state, equations=(*state.equations, Equation(key.text, key.tree, values[0], at.layer))
-        )
+        return replace(state, equations=(*state.equations, equation_of(key, values[0], at)))
 
     def _is_default(self, key: Formula, values: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
         if key.hole is None or key.hole.path not in self.family.config:
             return False
         default = self.family.config[key.hole.path].value
         return not isinstance(default, Formula | Selection) and stands_for(values, default, others)
+
+
+def equation_of(formula: Formula, value: Any, at: At) -> Equation:
+    return Equation(formula.text, formula.tree, value, at.layer, str(at), at.mark)
 
 
 def items(node: Node) -> tuple[Node, ...]:

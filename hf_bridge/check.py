@@ -1,0 +1,56 @@
+"""What a family file's author wants to know, given a folder of that family."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from builder.errors import BuilderError
+from builder.index import load_index
+from hf_bridge.exporting import Fit, fit_family, logits_gap, native_tensors
+from hf_bridge.family import load_family
+from hf_bridge.importing import fill, import_with
+from hf_bridge.read_hf import open_folder, weights_dtype
+from hf_bridge.weights import matching
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One thing that was looked at, and whether it is as it should be."""
+
+    subject: str
+    ok: bool
+    found: str
+
+
+def check_family(file: str | Path, path: Path) -> Iterator[Outcome]:
+    """Look at everything in turn, until something stands in the way of the rest."""
+    try:
+        yield from _outcomes(file, path)
+    except BuilderError as error:
+        yield Outcome(error.code, False, f"{error.message}. {error.help}".rstrip(". "))
+
+
+def _outcomes(file: str | Path, path: Path) -> Iterator[Outcome]:
+    from builder import build, load_recipe
+
+    family, folder, index = load_family(file), open_folder(path), load_index()
+    yield Outcome("file", True, f"{len(family.config)} fields, every one in the recipe or in a default")
+    imported = import_with(family, folder.config, "checked", index)
+    ignored = sorted(set(folder.config) & family.ignore.keys())
+    yield Outcome("config", True, f"every field read or ignored; ignored: {', '.join(ignored)}")
+    recipe = load_recipe(imported.text)
+    model = build(recipe, dtype=weights_dtype(folder)).eval()
+    fill(model, folder, imported)
+    ignored_tensors = sum(matching(name, family.ignore_weights) is not None for name in folder.files)
+    yield Outcome("tensors", True, f"{len(folder.files)} in the file, {ignored_tensors} ignored")
+    fit = fit_family(recipe.graph, family, index)
+    if isinstance(fit, Fit):
+        yield Outcome("the way back", True, "export gives a config that imports as the same graph")
+        extra = {name for name, _ in native_tensors(model, fit)} ^ folder.files.keys()
+        yield Outcome("names", True, f"written and read alike but for: {', '.join(sorted(extra)) or 'none'}")
+    else:
+        yield Outcome("family-not-invertible", False, str(fit))
+    gap, allowed = logits_gap(model, path)
+    yield Outcome("logits", gap <= allowed, f"differ from the library's by {gap:.1e}, of {allowed:.1e} allowed")

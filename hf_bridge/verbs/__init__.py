@@ -1,0 +1,1 @@
+"""The bridge's verbs: ``import``, ``export``, ``family``."""

@@ -1,0 +1,24 @@
+"""Write a run as a Hugging Face folder that plain from_pretrained loads, proved equal.
+
+The class is the native one that fits the recipe, else RecipeForCausalLM, which loads after import hf_bridge.
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with a checkpoint")
+    parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
+    parser.add_argument("--family", metavar="NAME|FILE", help="this family, or the reason why not")
+
+
+def run(args: Namespace) -> None:
+    from builder.runs import open_run
+    from hf_bridge.exporting import to_hf
+
+    opened = open_run(args.run)
+    written = to_hf(opened.model(), args.out, args.family, opened.tokenizer)
+    print(f"{written} in {args.out}: loaded again, logits equal")
