@@ -85,8 +85,9 @@ class Arguments:
         return None if entry is None else self.filled(entry, under, mark)
 
     def filled(self, entry: Entry, under: Value | None, mark: Mark) -> Filler:
-        """A filler of the page itself from what is written under its word."""
-        word = Word(entry, given(entry, under, self.findings, ()), mark, None, None, {})
+        """A filler of the page itself; it may hold itself to the model's context."""
+        known = {"context": found[1] if (found := self.numbers.dim("context")) else None}
+        word = Word(entry, given(entry, under, self.findings, ()), mark, None, None, known)
         self.fill(word)
         self._hold(entry, word.known, word)
         return _filler(word, frozenset())

@@ -114,6 +114,12 @@ class Model(nn.Module):
             if given is not None and tuple(given.shape) != total:
                 shape = tuple(given.shape)
                 raise ValueError(f"{name} of shape {shape}, and {total} is read, cached or new")
+        if padding is not None:
+            begins = F.pad(~padding, (1, 0)).int().diff(dim=1) == 1  # (B, S)
+            if bool((begins.sum(1) > 1).any()):
+                raise ValueError(
+                    "padding stands between tokens: it may only be at the ends of a row"
+                )
         return start_call(ids, read, documents, padding)
 
     def _logits(self, call: Call, cache: Cache | None) -> Tensor:
