@@ -183,7 +183,7 @@ def _undo(tree: Expression, target: Any, scope: Scope) -> Any:
                 "-": lambda: target + other,
                 "*": lambda: target / other,
                 "/": lambda: target * other,
-                "**": lambda: float(target) ** float(1 / other),
+                "**": lambda: math.pow(target, 1 / other),
             }
             if op in undone:
                 return _undo(left, undone[op](), scope)

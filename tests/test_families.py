@@ -1,0 +1,196 @@
+"""The family language: what a file may say, and what it is told when it cannot be right."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from builder import load_recipe
+from builder.errors import BuilderError
+from builder.index import load_index
+from hf_bridge.errors import ConfigError
+from hf_bridge.exporting import Fit, fit_family
+from hf_bridge.family import family_names, load_family
+from hf_bridge.importing import import_config
+from hf_bridge.normalise import normalise
+from hf_bridge.template import place_below
+from hf_bridge.weights import paired
+
+from tests.hf_folders import ROOT
+
+INDEX = load_index()
+
+# A family that is nobody's: layers differ on two axes, and a number has to be solved for.
+TOY = """
+model_type: toy
+architecture: ToyForCausalLM
+config:
+  vocab: 13
+  width: 16
+  depth: 6
+  heads: 4
+  inner: 24
+  length: 32
+  softness: 4.0
+  kinds: {each: {by: layer % 3, cases: {0|1: near, 2: far}}}
+  span: 5
+  plain_first: 1
+  tied: false
+recipe:
+  dims: {dim: $width, heads: $heads, ff: $inner, vocab: $vocab, context: $length}
+  blocks:
+    decoder:
+      - residual:
+          - rmsnorm
+          - attention:
+              scale: 1 / $softness ** 2
+              mask: {by: "$kinds[layer]", cases: {far: causal, near: {sliding_window: $span}}}
+      - residual: [rmsnorm, {by: layer < $plain_first, cases: {true: {mlp: {bias: false}}, false: glu}}]
+  model: [token_embedding, {repeat: $depth, block: decoder}, rmsnorm, {lm_head: {tie: $tied}}]
+weights:
+  embed: token_embedding.weight
+"""
+
+
+@pytest.fixture
+def toy(tmp_path):
+    path = tmp_path / "toy.yaml"
+    path.write_text(TOY, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", family_names())
+def test_a_family_s_own_defaults_export_as_they_were_imported(name):
+    family = load_family(name)
+    imported = import_config({"model_type": family.model_type})
+    fit = fit_family(load_recipe(imported.text).graph, family, INDEX)
+    assert isinstance(fit, Fit), fit
+    assert normalise(family, fit.config) == imported.fields
+    assert fit.departures == 0
+
+
+def test_layers_that_differ_become_named_blocks_and_the_shortest_pattern(toy):
+    text = import_config({"model_type": "toy", "plain_first": 0}, toy).text
+    assert "{repeat: 2, pattern: [near*2, far]}" in text
+
+
+def test_blocks_are_lettered_where_the_cases_do_not_name_them(toy):
+    text = import_config({"model_type": "toy"}, toy).text
+    assert "pattern: [decoder_a, decoder_b, decoder_c, decoder_b*2, decoder_c]" in text
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"plain_first": 0},
+        {"plain_first": 6},
+        {"kinds": ["far"] * 6},
+        {"kinds": ["near"] * 6, "span": 2, "softness": 3.0},
+        {"kinds": ["far", "near", "near", "far", "far", "near"], "plain_first": 3},
+        {"depth": 1, "kinds": ["far"]},
+        {"softness": 0.3},
+    ],
+)
+def test_rules_over_layers_and_solved_numbers_survive_the_way_back(toy, config):
+    family = load_family(toy)
+    imported = import_config({"model_type": "toy"} | config, toy)
+    fit = fit_family(load_recipe(imported.text).graph, family, INDEX)
+    assert isinstance(fit, Fit), fit
+    assert load_recipe(import_config(fit.config, toy).text).graph == load_recipe(imported.text).graph
+
+
+def test_a_number_that_no_config_gives_is_told_with_its_place(toy):
+    text = import_config({"model_type": "toy"}, toy).text
+    graph = load_recipe(text.replace("scale: 0.0625", "scale: -0.5")).graph
+    difference = fit_family(graph, load_family(toy), INDEX)
+    assert "attention.scale" in str(difference)
+    assert "-0.5" in str(difference)
+
+
+def test_a_list_shorter_than_the_depth_is_refused(toy):
+    with pytest.raises(ConfigError) as refused:
+        import_config({"model_type": "toy", "kinds": ["far"]}, toy)
+    assert refused.value.code == "config-list"
+
+
+@pytest.mark.parametrize(
+    ("code", "changes"),
+    [
+        ("family-unbound-field", {"span: 5": "span: 5\n  unread: 3"}),
+        ("family-unbound-field", {"{tie: $tied}": "{tie: $tide}"}),
+        ("family-unbound-field", {"{tie: $tied}": "{tie: {by: $tied, cases: {_: true}}}"}),
+        ("family-two-holes", {"$softness ** 2": "($softness * $hard)", "span: 5": "span: 5\n  hard: 1"}),
+        ("family-cycle", {"softness: 4.0": "softness: $span", "span: 5": "span: $softness"}),
+        ("family-key", {"weights:": "wieghts:"}),
+        ("family-key", {"architecture: ToyForCausalLM": ""}),
+        ("family-key", {"softness: 4.0": "softness: {default: 4.0, otherwise: 3}"}),
+        ("family-unknown", {"model_type: toy": "model_type: toy\nlike: nobody"}),
+    ],
+)
+def test_a_file_that_cannot_be_right_is_refused_when_it_is_loaded(tmp_path, code, changes):
+    path = tmp_path / "spoilt.yaml"
+    text = TOY
+    for old, new in changes.items():
+        assert old in text
+        text = text.replace(old, new, 1)
+    path.write_text(text, "utf-8")
+    with pytest.raises(BuilderError) as refused:
+        load_family(path)
+    assert (refused.value.code, refused.value.exit_code) == (code, 2)
+
+
+CHILD = """
+like: toy
+model_type: child
+architecture: ChildForCausalLM
+config: {softness: absent, cap: 30.0}
+set:
+  recipe.blocks.decoder.attention.softcap: $cap
+  recipe.blocks.decoder.attention.scale: absent
+"""
+
+
+def test_like_takes_the_tables_and_set_reaches_into_the_recipe(tmp_path, toy):
+    child = toy.with_name("child.yaml")
+    child.write_text(CHILD, "utf-8")
+    text = import_config({"model_type": "child", "plain_first": 0}, child).text
+    assert "{attention: {mask: {sliding_window: 5}, softcap: 30}}" in text
+
+
+def test_a_field_that_only_the_base_had_is_missed(tmp_path, toy):
+    child = toy.with_name("child.yaml")
+    child.write_text(CHILD.replace("  recipe.blocks.decoder.attention.scale: absent\n", ""), "utf-8")
+    with pytest.raises(BuilderError, match=r"\$softness has no row"):
+        load_family(child)
+
+
+def test_a_path_of_set_that_finds_nothing_is_refused(tmp_path, toy):
+    child = tmp_path / "child.yaml"
+    child.write_text("like: toy\nmodel_type: c\narchitecture: C\nset: {recipe.blocks.decoder.moe.top_k: 3}\n")
+    with pytest.raises(BuilderError) as refused:
+        load_family(child)
+    assert refused.value.code == "family-path"
+
+
+def test_a_fragment_s_fields_are_read_below_the_place_of_use():
+    raw = {"$.a": "$.b / 2", "c": ["$.", "plain"]}
+    assert place_below(raw, "x.y") == {"x.y.a": "$x.y.b / 2", "c": ["$x.y", "plain"]}
+
+
+def test_groups_of_a_row_pair_off():
+    assert list(paired("p.{a,b}.{w,v}", "q({c,d}.{w,v})")) == [
+        ("p.a.w", "q(c.w)"),
+        ("p.a.v", "q(c.v)"),
+        ("p.b.w", "q(d.w)"),
+        ("p.b.v", "q(d.v)"),
+    ]
+    with pytest.raises(ValueError, match="pair off"):
+        list(paired("{a,b}", "{c}"))
+
+
+def test_no_python_names_a_family():
+    names = {load_family(name).model_type for name in family_names()}
+    for path in (p for room in ("blocks", "builder", "hf_bridge") for p in (ROOT / room).rglob("*.py")):
+        literals = set(re.findall(r"[\"']([^\"'\n]*)[\"']", path.read_text("utf-8")))
+        assert not literals & names, path
