@@ -12,6 +12,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -141,7 +142,12 @@ class Index:
 
     def words(self, namespace: str) -> list[str]:
         """The words of a namespace (``node``), or of one kind (``norm``, ``mask``)."""
-        return sorted(e.word for e in self if namespace in (e.namespace, e.kind))
+        return self._words.get(namespace, [])
+
+    @cached_property
+    def _words(self) -> dict[str, list[str]]:
+        names = {name for entry in self for name in (entry.namespace, entry.kind)}
+        return {n: sorted(e.word for e in self if n in (e.namespace, e.kind)) for n in names}
 
     def named(self, word: str) -> list[Entry]:
         """Every entry of this word, in whatever namespace."""
@@ -179,9 +185,14 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
 
 def load_index(plugins: Sequence[Path] = ()) -> Index:
     """Every registered class of ``blocks/``, ``builder/`` and the plug-ins."""
+    return _load_index(tuple(dict.fromkeys(plugin.resolve() for plugin in plugins)))
+
+
+@cache  # the files of a process do not change under it
+def _load_index(plugins: tuple[Path, ...]) -> Index:
     entries: dict[tuple[str, str], Entry] = {}
     own = sorted([*ROOT.glob("blocks/*.py"), *ROOT.glob("builder/*.py")])
-    for path in dict.fromkeys([*own, *(plugin.resolve() for plugin in plugins)]):
+    for path in dict.fromkeys([*own, *plugins]):
         for entry in _entries(path):
             first = entries.setdefault((entry.namespace, entry.word), entry)
             if first is not entry:
