@@ -1,0 +1,242 @@
+"""From our model to a folder that the library loads, and the reasons where it cannot be."""
+
+from __future__ import annotations
+
+import hf_bridge
+import pytest
+import torch
+from builder import load_recipe
+from builder.errors import BuilderError
+from builder.index import load_index
+from hf_bridge.errors import NotExportable
+from hf_bridge.exporting import Fit, find_fit, fit_family
+from hf_bridge.family import Family, family_names, load_family, selections
+from hf_bridge.importing import import_config
+from hf_bridge.normalise import nested, normalise
+from hf_bridge.template import ANYTHING
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+
+from tests.hf_folders import (
+    DATA,
+    FITTING,
+    GPT,
+    GPT2,
+    LLAMA,
+    MISTRAL,
+    VARIANTS,
+    built,
+    make_tiny,
+    needs_data,
+    needs_tool,
+    read,
+)
+
+torch.set_num_threads(1)
+INDEX = load_index()
+
+
+def load_native(folder):
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder).eval()
+
+
+# --- the law ----------------------------------------------------------------------------------------------
+
+
+@st.composite
+def configs(draw, family: Family):
+    """A config drawn from the family's own defaults and cases, at a depth and widths that build fast."""
+    fields = normalise(family, {"model_type": family.model_type})
+    listed: dict[str, list[object]] = {}
+    for selection in selections(family.recipe):
+        for position, key in enumerate(selection.keys):
+            if key.hole is not None:
+                values = [v for case in selection.cases for v in case.values[position]]
+                listed.setdefault(key.hole.path, []).extend(v for v in values if v != ANYTHING)
+    config: dict[str, object] = {}
+    for field, value in fields.items():
+        match value:
+            case bool():
+                config[field] = draw(st.booleans())
+            case int():
+                config[field] = draw(st.sampled_from([2, 4, 8])) if field in SIZES else value
+            case float():
+                other = st.sampled_from([value, 0.0, 0.5, 0.25, 1e-3]).filter(lambda v: v or value < 1)
+                config[field] = draw(other) if "eps" not in field else draw(st.sampled_from([value, 1e-3]))
+        if field in listed:
+            config[field] = draw(st.sampled_from([*listed[field], value]))
+    return {"model_type": family.model_type} | nested(config)
+
+
+SIZES: set[str] = set()
+for _name in family_names():
+    for _template in load_family(_name).dims.values():
+        SIZES |= set(getattr(_template, "fields", ()))
+SIZES |= {"num_hidden_layers", "n_layer", "sliding_window"}
+
+
+@pytest.mark.parametrize("name", family_names())
+@given(data=st.data())
+@settings(deadline=None, max_examples=40)
+def test_importing_what_was_exported_gives_the_graph_back(name, data):
+    family = load_family(name)
+    config = data.draw(configs(family))
+    try:
+        graph = load_recipe(import_config(config).text).graph
+    except BuilderError:  # heads that do not divide, and the like
+        return
+    fit = fit_family(graph, family, INDEX)
+    assert isinstance(fit, Fit), fit
+    assert load_recipe(import_config(fit.config).text).graph == graph
+
+
+@pytest.mark.parametrize("name", family_names())
+def test_exporting_twice_writes_the_same_config(name):
+    graph = load_recipe(FITTING[name]).graph
+    first = fit_family(graph, load_family(name), INDEX)
+    second = fit_family(graph, load_family(name), INDEX)
+    assert isinstance(first, Fit) and isinstance(second, Fit)
+    assert first.config == second.config
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_a_recipe_finds_the_family_that_it_is_of(name):
+    assert find_fit(load_recipe(FITTING[name]).graph).family.model_type == name
+
+
+# --- folders ----------------------------------------------------------------------------------------------------
+
+
+@needs_tool
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_a_tiny_model_goes_there_and_back_unchanged(name, variant, tmp_path):
+    source = make_tiny(name, variant, tmp_path / "source")
+    model, _ = hf_bridge.from_hf(source)
+    hf_bridge.to_hf(model, tmp_path / "out", family=name)
+    before, after = (load_file(f / "model.safetensors") for f in (source, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[tensor], after[tensor]) for tensor in before)
+    family = load_family(name)
+    configs = [read(folder / "config.json") for folder in (source, tmp_path / "out")]
+    assert normalise(family, configs[0]) == normalise(family, configs[1])
+    ids = load_file(source / "reference.safetensors")["input_ids"]
+    with torch.no_grad():
+        assert torch.equal(load_native(source)(ids).logits, load_native(tmp_path / "out")(ids).logits)
+
+
+@needs_data
+@pytest.mark.parametrize("name", ["stories260K", "slm4096"])
+def test_a_trained_model_goes_there_and_back_unchanged(name, tmp_path):
+    source = DATA / "models" / name / "hf"
+    model, _ = hf_bridge.from_hf(source)
+    hf_bridge.to_hf(model, tmp_path / "out")
+    before, after = (load_file(f / "model.safetensors") for f in (source, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[tensor], after[tensor]) for tensor in before)
+
+
+@pytest.mark.parametrize("text", FITTING.values(), ids=FITTING)
+def test_the_library_continues_as_we_do(text, tmp_path):
+    model = built(text)
+    hf_bridge.to_hf(model, tmp_path / "out")
+    native = load_native(tmp_path / "out")
+    ids = torch.tensor([[3, 1, 4, 1, 5]])
+    new = 32 - ids.shape[1]  # as far as the context goes
+    ours = model.generate(ids, max_new_tokens=new, temperature=0.0)
+    theirs = native.generate(ids, max_new_tokens=new, do_sample=False)
+    assert ours.tolist() == theirs.tolist()
+    with torch.no_grad():
+        # fp32, the same sums in another order
+        torch.testing.assert_close(model(ours), native(ours).logits, rtol=0, atol=1e-5)
+
+
+def test_a_class_s_own_special_tokens_do_not_end_an_exported_model(tmp_path):
+    hf_bridge.to_hf(built(LLAMA), tmp_path / "out")
+    assert load_native(tmp_path / "out").generation_config.eos_token_id is None
+
+
+def test_bfloat16_weights_stay_bfloat16(tmp_path):
+    hf_bridge.to_hf(built(LLAMA, dtype=torch.bfloat16), tmp_path / "out")
+    assert read(tmp_path / "out/config.json")["dtype"] == "bfloat16"
+    assert load_native(tmp_path / "out").dtype == torch.bfloat16
+
+
+def test_nothing_is_overwritten(tmp_path):
+    (tmp_path / "kept").write_text("")
+    with pytest.raises(BuilderError) as refused:
+        hf_bridge.to_hf(built(LLAMA), tmp_path)
+    assert (refused.value.code, refused.value.exit_code) == ("already-there", 2)
+
+
+def test_a_model_in_training_is_still_in_training_after_its_export(tmp_path):
+    model = built(GPT).train()
+    hf_bridge.to_hf(model, tmp_path / "out")
+    assert model.training
+
+
+def test_export_is_not_done_if_the_library_s_logits_differ(tmp_path, monkeypatch):
+    from hf_bridge import exporting
+
+    tensors = exporting.native_tensors
+
+    def spoilt(model, fit):
+        for name, tensor in tensors(model, fit):
+            yield name, tensor + 0.01
+
+    monkeypatch.setattr(exporting, "native_tensors", spoilt)
+    with pytest.raises(BuilderError, match="logits differ") as refused:
+        hf_bridge.to_hf(built(LLAMA), tmp_path / "out")
+    assert (refused.value.code, refused.value.exit_code) == ("logits-differ", 70)
+
+
+# --- what does not fit --------------------------------------------------------------------------------------------
+
+ALIBI = LLAMA.replace("position: rope", "position: alibi")
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "told"),
+    [
+        (LLAMA.replace("rmsnorm, glu]", "rmsnorm, glu, rmsnorm]"), None, "rmsnorm, where the family has nothing more"),
+        (ALIBI, None, "attention.position: alibi, where the family has rope"),
+        (MISTRAL, "llama", "attention.mask: sliding_window, where the family has causal"),
+        (LLAMA.replace("rope", "rope, bias: true"), "llama", "out_bias: false, where the family has true elsewhere"),
+        (LLAMA.replace("  - rmsnorm\n", "  - rmsnorm: {eps: 0.1}\n"), "llama", "rmsnorm.eps: 0.1"),
+        (LLAMA.replace("glu]", "{glu: {act: relu2}}]"), "llama", "act: relu2"),
+        (LLAMA.replace("glu]", "glu, {dropout: 0.0}]"), "llama", "dropout, where the family has nothing more"),
+        (LLAMA.replace("- lm_head", "- lm_head\n  - softcap: 30.0"), "llama", "softcap"),
+        (LLAMA.replace("block: decoder}", "block: decoder, share: true}"), "llama", "weights"),
+        (GPT2.replace("out_bias: true", "out_bias: true, scale: 0.3"), "gpt2", "attention.scale: 0.3"),
+        (GPT2.replace("heads: 4", "heads: 4, head_dim: 6"), "gpt2", "attention.head_dim: 6"),
+        (GPT2.replace("heads: 4", "heads: 4, kv_heads: 2"), "gpt2", "attention.kv_heads: 2"),
+        (GPT.replace("heads: 4", "heads: 4, ff: 40"), "openai-gpt", "ff: 40"),
+        (GPT.replace("}, {dropout: 0.2}]", "}, {dropout: 0.0}]", 1), "openai-gpt", "dropout"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_its_first_difference(text, family, told):
+    with pytest.raises(NotExportable) as refused:
+        find_fit(load_recipe(text).graph, family)
+    assert refused.value.exit_code == 2
+    assert told in refused.value.message
+
+
+def test_a_difference_is_told_with_its_place_in_the_recipe():
+    with pytest.raises(NotExportable, match=r"LlamaForCausalLM but for <text>:7:50, layer 0"):
+        find_fit(load_recipe(ALIBI).graph)
+
+
+def test_a_recipe_of_no_family_is_exported_as_our_own_class(tmp_path):
+    model = built(ALIBI)
+    assert hf_bridge.to_hf(model, tmp_path / "out") == "RecipeForCausalLM"
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        assert torch.equal(load_native(tmp_path / "out")(ids).logits, model(ids))
+
+
+def test_a_family_asked_for_is_not_replaced_by_another(tmp_path):
+    with pytest.raises(NotExportable):
+        hf_bridge.to_hf(built(ALIBI), tmp_path / "out", family="llama")
+    assert not (tmp_path / "out").exists()
