@@ -92,9 +92,11 @@ def _count(sites: list[Site]) -> Counter[str]:
     return taken
 
 
-def _numbered(name: str, taken: Counter[str]) -> str:
-    taken[name] += 1
-    return name if taken[name] == 1 else f"{name}_{taken[name]}"
+def _numbered(word: str, taken: Counter[str], suffix: str = "") -> str:
+    """The number goes to the word: ``linear_2_after_mlp`` is not the first after ``mlp_2``."""
+    taken[word + suffix] += 1
+    count = taken[word + suffix]
+    return word + (f"_{count}" if count > 1 else "") + suffix
 
 
 def _name_others(lists: list[list[Site]], around: str, taken: Counter[str]) -> None:
@@ -105,7 +107,7 @@ def _name_others(lists: list[list[Site]], around: str, taken: Counter[str]) -> N
         for place, site in enumerate(sites):
             suffix = _nearest(sites, place) or around
             if site.word and not site.name:
-                site.name = _numbered(site.word + suffix, taken)
+                site.name = _numbered(site.word, taken, suffix)
             _name_others(site.lists, suffix, taken)
 
 
