@@ -36,21 +36,31 @@ def _outcomes(file: str | Path, path: Path) -> Iterator[Outcome]:
     from builder import build, load_recipe
 
     family, folder, index = load_family(file), open_folder(path), load_index()
-    yield Outcome("file", True, f"{len(family.config)} fields, every one in the recipe or in a default")
+    yield Outcome(
+        "file", True, f"{len(family.config)} fields, every one in the recipe or in a default"
+    )
     imported = import_with(family, folder.config, "checked", index)
     ignored = sorted(set(folder.config) & family.ignore.keys())
     yield Outcome("config", True, f"every field read or ignored; ignored: {', '.join(ignored)}")
     recipe = load_recipe(imported.text)
     model = build(recipe, dtype=weights_dtype(folder)).eval()
     fill(model, folder, imported)
-    ignored_tensors = sum(matching(name, family.ignore_weights) is not None for name in folder.files)
+    ignored_tensors = sum(
+        matching(name, family.ignore_weights) is not None for name in folder.files
+    )
     yield Outcome("tensors", True, f"{len(folder.files)} in the file, {ignored_tensors} ignored")
     fit = fit_family(recipe.graph, family, index)
     if isinstance(fit, Fit):
         yield Outcome("the way back", True, "export gives a config that imports as the same graph")
         extra = {name for name, _ in native_tensors(model, fit)} ^ folder.files.keys()
-        yield Outcome("names", True, f"written and read alike but for: {', '.join(sorted(extra)) or 'none'}")
+        yield Outcome(
+            "names", True, f"written and read alike but for: {', '.join(sorted(extra)) or 'none'}"
+        )
     else:
         yield Outcome("family-not-invertible", False, str(fit))
     gap, allowed = logits_gap(model, path)
-    yield Outcome("logits", gap <= allowed, f"differ from the library's by {gap:.1e}, of {allowed:.1e} allowed")
+    yield Outcome(
+        "logits",
+        gap <= allowed,
+        f"differ from the library's by {gap:.1e}, of {allowed:.1e} allowed",
+    )

@@ -344,7 +344,7 @@ def _step(container: Any, key: Any, part: str, path: str, file: str) -> tuple[An
 def _nodes(container: Any, key: Any, word: str) -> Iterator[tuple[Any, Any]]:
     """Where in the lists and branches below a place the word stands as a node."""
     here = container[key]
-    if here == word or isinstance(here, dict) and word in here:
+    if here == word or (isinstance(here, dict) and word in here):
         yield container, key
     elif isinstance(here, list):
         for index in range(len(here)):

@@ -6,7 +6,6 @@ and its attention mask becomes our padding, from which positions are counted.
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -234,12 +233,8 @@ def config_of(model: Model) -> RecipeConfig:
 
 def as_transformers(model: Model) -> RecipeForCausalLM:
     """Our model under the library's interface; the weights are shared, not copied."""
-    register()
     return RecipeForCausalLM(config_of(model), model).train(model.training)
 
 
-@cache
-def register() -> None:
-    """Let ``AutoModelForCausalLM`` know our class."""
-    AutoConfig.register(RecipeConfig.model_type, RecipeConfig)
-    AutoModelForCausalLM.register(RecipeConfig, RecipeForCausalLM)
+AutoConfig.register(RecipeConfig.model_type, RecipeConfig)
+AutoModelForCausalLM.register(RecipeConfig, RecipeForCausalLM)

@@ -203,6 +203,8 @@ def depth_of(family: Family, fields: Mapping[str, Any]) -> int:
 
 def _depth(text: str, depth: Any) -> int:
     if isinstance(depth, bool) or not isinstance(depth, int) or not 1 <= depth <= MAX_LAYERS:
-        message = f"{text.removeprefix('$')} is {depth!r}, not a number of layers up to {MAX_LAYERS:,}"
+        message = (
+            f"{text.removeprefix('$')} is {depth!r}, not a number of layers up to {MAX_LAYERS:,}"
+        )
         raise ConfigError("config-value", message)
     return depth

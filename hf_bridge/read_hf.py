@@ -42,7 +42,7 @@ class Folder:
     def files(self) -> dict[str, Path]:
         """The file of each tensor."""
         if (self.path / WEIGHTS).is_file():
-            return {name: self.path / WEIGHTS for name in tensor_names(self.path / WEIGHTS)}
+            return dict.fromkeys(tensor_names(self.path / WEIGHTS), self.path / WEIGHTS)
         if not (self.path / INDEX).is_file():
             raise self._no_weights()
         listed = read_json(self.path / INDEX).get("weight_map")

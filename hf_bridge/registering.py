@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -21,9 +22,8 @@ def register_later() -> None:
 
 
 def _register() -> None:
-    from hf_bridge.model import register
-
-    register()
+    """Our class registers itself; if it is what imports the registry, it is about to."""
+    importlib.import_module("hf_bridge.model")
 
 
 class WhenImported(MetaPathFinder):

@@ -15,7 +15,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("RECIPE_DATA", ROOT.parent / "shared" / "data"))
 TOOL = DATA.parent / "tools" / "hf_tiny.py"
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"no data in {DATA}; RECIPE_DATA names it")
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason=f"no data in {DATA}; RECIPE_DATA names it"
+)
 needs_tool = pytest.mark.skipif(not TOOL.is_file(), reason=f"no {TOOL} to make tiny models with")
 
 LLAMA = """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+
 from builder import load_recipe
 from builder.errors import BuilderError
 from builder.index import load_index
@@ -15,7 +16,6 @@ from hf_bridge.importing import import_config
 from hf_bridge.normalise import normalise
 from hf_bridge.template import place_below
 from hf_bridge.weights import paired
-
 from tests.hf_folders import ROOT
 
 INDEX = load_index()
@@ -97,7 +97,9 @@ def test_rules_over_layers_and_solved_numbers_survive_the_way_back(toy, config):
     imported = import_config({"model_type": "toy"} | config, toy)
     fit = fit_family(load_recipe(imported.text).graph, family, INDEX)
     assert isinstance(fit, Fit), fit
-    assert load_recipe(import_config(fit.config, toy).text).graph == load_recipe(imported.text).graph
+    assert (
+        load_recipe(import_config(fit.config, toy).text).graph == load_recipe(imported.text).graph
+    )
 
 
 def test_a_number_that_no_config_gives_is_told_with_its_place(toy):
@@ -120,7 +122,10 @@ def test_a_list_shorter_than_the_depth_is_refused(toy):
         ("family-unbound-field", {"span: 5": "span: 5\n  unread: 3"}),
         ("family-unbound-field", {"{tie: $tied}": "{tie: $tide}"}),
         ("family-unbound-field", {"{tie: $tied}": "{tie: {by: $tied, cases: {_: true}}}"}),
-        ("family-two-holes", {"$softness ** 2": "($softness * $hard)", "span: 5": "span: 5\n  hard: 1"}),
+        (
+            "family-two-holes",
+            {"$softness ** 2": "($softness * $hard)", "span: 5": "span: 5\n  hard: 1"},
+        ),
         ("family-cycle", {"softness: 4.0": "softness: $span", "span: 5": "span: $softness"}),
         ("family-key", {"weights:": "wieghts:"}),
         ("family-key", {"architecture: ToyForCausalLM": ""}),
@@ -160,14 +165,18 @@ def test_like_takes_the_tables_and_set_reaches_into_the_recipe(tmp_path, toy):
 
 def test_a_field_that_only_the_base_had_is_missed(tmp_path, toy):
     child = toy.with_name("child.yaml")
-    child.write_text(CHILD.replace("  recipe.blocks.decoder.attention.scale: absent\n", ""), "utf-8")
+    child.write_text(
+        CHILD.replace("  recipe.blocks.decoder.attention.scale: absent\n", ""), "utf-8"
+    )
     with pytest.raises(BuilderError, match=r"\$softness has no row"):
         load_family(child)
 
 
 def test_a_path_of_set_that_finds_nothing_is_refused(tmp_path, toy):
     child = tmp_path / "child.yaml"
-    child.write_text("like: toy\nmodel_type: c\narchitecture: C\nset: {recipe.blocks.decoder.moe.top_k: 3}\n")
+    child.write_text(
+        "like: toy\nmodel_type: c\narchitecture: C\nset: {recipe.blocks.decoder.moe.top_k: 3}\n"
+    )
     with pytest.raises(BuilderError) as refused:
         load_family(child)
     assert refused.value.code == "family-path"
@@ -191,6 +200,8 @@ def test_groups_of_a_row_pair_off():
 
 def test_no_python_names_a_family():
     names = {load_family(name).model_type for name in family_names()}
-    for path in (p for room in ("blocks", "builder", "hf_bridge") for p in (ROOT / room).rglob("*.py")):
+    for path in (
+        p for room in ("blocks", "builder", "hf_bridge") for p in (ROOT / room).rglob("*.py")
+    ):
         literals = set(re.findall(r"[\"']([^\"'\n]*)[\"']", path.read_text("utf-8")))
         assert not literals & names, path

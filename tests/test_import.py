@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import sys
 
-import hf_bridge
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+
+import hf_bridge
 from builder.errors import BuilderError
 from hf_bridge.errors import ConfigError
 from hf_bridge.family import family_names, load_family
 from hf_bridge.importing import from_hf, import_config
 from hf_bridge.normalise import nested, normalise
-from tests.hf_folders import DATA, LLAMA, VARIANTS, built, make_tiny, needs_data, needs_tool, read, written
-from safetensors.torch import load_file, save_file
+from tests.hf_folders import (
+    DATA,
+    LLAMA,
+    VARIANTS,
+    built,
+    make_tiny,
+    needs_data,
+    needs_tool,
+    read,
+    written,
+)
 
 torch.set_num_threads(1)
 TRAINED = ("stories260K", "slm4096")
@@ -50,7 +61,9 @@ def test_imported_models_give_the_logits_of_the_reference(name):
     reference = read(DATA / "models" / name / "REFERENCE.json")["last_prompt_logits"]
     logits = model(torch.tensor([reference["ids"]]))[0, -1]
     # the reference is rounded to five places
-    torch.testing.assert_close(logits, torch.tensor(reference["values"]).double(), rtol=0, atol=1e-5)
+    torch.testing.assert_close(
+        logits, torch.tensor(reference["values"]).double(), rtol=0, atol=1e-5
+    )
 
 
 @needs_data
@@ -184,7 +197,10 @@ def test_an_unknown_field_names_the_nearest_and_how_to_do_without(tmp_path, llam
     with pytest.raises(ConfigError, match="hiden_act") as refused:
         import_config(config)
     assert refused.value.help == "did you mean hidden_act? to read the rest: --drop hiden_act"
-    assert import_config(config, drop=["hiden_act"]).text == import_config(read(llama / "config.json")).text
+    assert (
+        import_config(config, drop=["hiden_act"]).text
+        == import_config(read(llama / "config.json")).text
+    )
 
 
 @pytest.mark.parametrize("name", family_names())
@@ -222,7 +238,12 @@ def test_nothing_of_a_foreign_folder_is_run(tmp_path, llama):
     watching = [True]
 
     def watch(event, args):
-        if watching[0] and event in ("subprocess.Popen", "socket.connect", "os.system", "pickle.find_class"):
+        if watching[0] and event in (
+            "subprocess.Popen",
+            "socket.connect",
+            "os.system",
+            "pickle.find_class",
+        ):
             seen.append((event, args))
 
     sys.addaudithook(watch)

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 
-import hf_bridge
 import pytest
 import torch
-from builder.errors import BuilderError
-from hf_bridge.exporting import write_weights
-from hf_bridge.weights import Deal, Same, Transpose, matching, read_layout, shapes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+import hf_bridge
+from builder.errors import BuilderError
+from hf_bridge.exporting import write_weights
+from hf_bridge.weights import Deal, Same, Transpose, matching, read_layout, shapes
 from tests.hf_folders import GPT2, LLAMA, built, read, written
 
 torch.set_num_threads(1)
@@ -117,9 +117,7 @@ def test_both_shapes_are_told(exported, tmp_path):
 
 def test_a_tied_head_is_read_only_to_be_compared(exported, tmp_path):
     plain, _ = hf_bridge.from_hf(exported / "tied")
-    folder = copied(
-        exported, tmp_path, "tied", lambda t: t | {HEAD: t[EMBEDDING].clone()}
-    )
+    folder = copied(exported, tmp_path, "tied", lambda t: t | {HEAD: t[EMBEDDING].clone()})
     again, _ = hf_bridge.from_hf(folder)
     ids = torch.arange(8)[None]
     assert torch.equal(plain(ids), again(ids))

@@ -20,5 +20,6 @@ def run(args: Namespace) -> None:
     from hf_bridge.exporting import to_hf
 
     opened = open_run(args.run)
-    written = to_hf(opened.model(), args.out, args.family, opened.tokenizer)
+    tokenizer = opened.tokenizer if (opened.path / "tokenizer.json").exists() else None
+    written = to_hf(opened.model(), args.out, args.family, tokenizer)
     print(f"{written} in {args.out}: loaded again, logits equal")

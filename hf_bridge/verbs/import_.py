@@ -14,7 +14,11 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="the run folder to write")
     parser.add_argument("--family", metavar="NAME|FILE", help="read it as this family")
     parser.add_argument(
-        "--drop", action="append", default=[], metavar="FIELD", help="do without a field of config.json"
+        "--drop",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="do without a field of config.json",
     )
 
 
@@ -28,7 +32,7 @@ def run(args: Namespace) -> None:
     file = open_folder(args.folder).tokenizer
     tokenizer = None if file is None else Tokenizer.load(file)
     command = ["import", str(args.folder), str(args.run)]
-    save_checkpoint(create_run(args.run, recipe, tokenizer, command), model)
+    save_checkpoint(create_run(recipe, tokenizer, command, path=args.run), model)
     print(recipe.text, end="")
     count = sum(parameter.numel() for parameter in model.parameters())
     print(f"\n{count:,} parameters in {args.run}")
