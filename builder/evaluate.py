@@ -1,0 +1,43 @@
+"""Measuring a finished run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from builder.construct import make
+from builder.corpus import tokenised
+from builder.data import Source, Text
+from builder.errors import InputError
+from builder.graph import Filler
+from builder.index import load_index
+from builder.runs import Run, say
+from builder.step import Evaluation, evaluate
+from builder.train import CACHE, needed, pick_device, prepare_data, use_physical_cores
+
+
+def measure(run: Run, data: str | None = None, device: str | None = None) -> Evaluation:
+    """The loss on the run's own validation text, or on all of ``data``."""
+    use_physical_cores()
+    settings = make(needed(run.recipe, "train"))
+    length = settings.length or run.recipe.graph.context
+    tokenizer = run.tokenizer
+    if data is None:
+        with run.at_home():
+            _, corpus = prepare_data(run.recipe, say, None, tokenizer)
+        tokens, size = corpus.validation, corpus.validation_bytes
+    else:
+        tokens = tokenised(source_of(data), tokenizer, CACHE).tokens
+        size = tokenizer.count_bytes(tokens[1:])
+    if len(tokens) < 2:
+        raise InputError("corpus-too-small", f"{len(tokens)} tokens to evaluate on, and 2 are the fewest")
+    model = run.model(str(pick_device(device)))
+    return evaluate(model, tokens, size, length, settings.batch, settings.dtype)
+
+
+def source_of(data: str) -> Source:
+    """A path, or the word of a source that needs no options."""
+    entry = load_index().filler("data", data)
+    if Path(data).exists() or entry is None:
+        return Text(data)
+    source: Source = make(Filler(data, "data", ()))
+    return source

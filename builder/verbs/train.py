@@ -1,0 +1,53 @@
+"""Train a recipe, and keep everything about it in a run folder."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.verbs import load, recipe_arguments
+
+if TYPE_CHECKING:
+    from builder.runs import Run
+
+
+def configure(parser: ArgumentParser) -> None:
+    recipe_arguments(parser)
+    parser.add_argument("--run", type=Path, metavar="DIR", help="the run folder; default: runs/<time>_<name>_<hash>")
+    parser.add_argument("--from", dest="start", type=Path, metavar="RUN", help="start from the weights of a run")
+    device_argument(parser)
+    parser.add_argument("--dry-run", action="store_true", help="all but the training: writes no run")
+
+
+def device_argument(parser: ArgumentParser) -> None:
+    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+
+
+def run(args: Namespace) -> None:
+    recipe = load(args)
+    from builder.runs import open_run, say
+    from builder.train import dry_run, train
+
+    start = None if args.start is None else open_run(args.start, args.plugins)
+    if args.dry_run:
+        print(dry_run(recipe, args.device, say, start))
+    else:
+        command = ["python", "-m", "builder", *sys.argv[1:]]
+        print(ending(train(recipe, args.run, start, args.device, command)))
+
+
+def ending(run: Run) -> str:
+    """What the run came to, and what to try next."""
+    samples = run.path / "samples.txt"
+    last = samples.read_text(encoding="utf-8").rpartition("--- step ")[2] if samples.exists() else ""
+    text = last.partition("\n")[2].rstrip()
+    lines = [f"A sample:\n\n{text}\n"] if text else []
+    lines += [
+        f"Trained: {run.path}. Now try",
+        f'  python -m builder generate {run.path} "Return a new"',
+        f"  python -m builder eval {run.path}",
+        f"  python -m builder export {run.path} exported/{run.recipe.name}",
+    ]
+    return "\n".join(lines)
