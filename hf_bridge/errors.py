@@ -18,4 +18,6 @@ class WeightsError(DamagedError):
 
 
 class NotExportable(InputError):
-    """The model fits no native class, or not the one asked for: the first difference and the nearest family."""
+    """The model fits no native class, or not the one asked for: the first difference and the
+    nearest family.
+    """

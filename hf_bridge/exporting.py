@@ -1,5 +1,9 @@
-"""Our model -> a folder of the library's: unified with a family, proved by importing, then by loading."""
+"""Our model -> a folder of the library's: unified with a family, proved by importing, then by
+loading.
+"""
 
+# The library is typed in parts only.
+# mypy: allow-untyped-calls
 from __future__ import annotations
 
 import json
@@ -30,7 +34,8 @@ if TYPE_CHECKING:
     from builder.tokenizers import Tokenizer
 
 SHARD_BYTES = 5_000_000_000
-ULPS = 100  # how far, in units of the dtype at the largest logit, two orders of summation may lie apart
+# How far, in units of the dtype at the largest logit, two orders of summation may lie apart.
+ULPS = 100
 
 
 @dataclass(frozen=True)
@@ -51,8 +56,10 @@ def to_hf(
 ) -> str:
     """Write the model for ``from_pretrained``, and give the class that was written.
 
-    With ``family``, that one or NotExportable with the reason.  Without it, the native class that fits with the
-    fewest departures from its defaults, else ``RecipeForCausalLM``, which loads after ``import hf_bridge``.
+    With ``family``, that one or NotExportable with the reason.  Without it, the native class that
+    fits with the
+    fewest departures from its defaults, else ``RecipeForCausalLM``, which loads after ``import
+    hf_bridge``.
     """
     out = Path(out)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -179,9 +186,6 @@ def _parts(value: Any) -> Iterator[Any]:
             yield from _parts(item)
 
 
-# --- writing ------------------------------------------------------------------------------------------------------
-
-
 def _write_config(out: Path, fit: Fit, model: Model, tokenizer: Tokenizer | None) -> None:
     dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
     ids = generation_ids(tokenizer)
@@ -273,7 +277,7 @@ def prove(model: Model, out: Path) -> None:
 
 
 def logits_gap(model: Model, folder: Path) -> tuple[float, float]:
-    """How far the library's logits of a folder are from ours, and how far rounding may take them."""
+    """How far the library's logits of a folder are from ours, and how far rounding may take it."""
     import torch
     from transformers import AutoModelForCausalLM
 

@@ -1,6 +1,7 @@
 """Family files: found, completed by what they are ``like`` and by fragments, and checked.
 
-A family is data: the names of the library's classes, config fields and tensors live here and nowhere else.
+A family is data: the names of the library's classes, config fields and tensors live here and
+nowhere else.
 """
 
 from __future__ import annotations
@@ -52,7 +53,8 @@ DEFAULT_FORMS = (
 class Default:
     """What a config field is when it is not written: ``value``; written as null, ``null``.
 
-    ``each`` and ``where`` are computed for every layer: the list of values, or of the layers where true.
+    ``each`` and ``where`` are computed for every layer: the list of values, or of the layers where
+    true.
     """
 
     value: Template
@@ -157,7 +159,9 @@ def _raw(path: Path) -> dict[str, Any]:
 
 
 def _completed(path: Path) -> dict[str, Any]:
-    """A file with the tables of the family that it is ``like``, and its ``set`` applied to the recipe."""
+    """A file with the tables of the family that it is ``like``, and its ``set`` applied to the
+    recipe.
+    """
     raw = _raw(path)
     if unknown := sorted(map(str, raw.keys() - KEYS)):
         raise FamilyError(
@@ -189,7 +193,9 @@ def _beside(path: Path, name: str) -> Path:
 
 
 def _merge(base: dict[str, Any], more: Mapping[str, Any]) -> None:
-    """Add the rows of tables; ``absent`` removes one.  Tables in tables merge too, lists of names grow."""
+    """Add the rows of tables; ``absent`` removes one.  Tables in tables merge too, lists of names
+    grow.
+    """
     for table in TABLES:
         _merge_rows(base.setdefault(table, {}), more.get(table, {}))
 
@@ -207,7 +213,9 @@ def _merge_rows(base: dict[str, Any], more: Mapping[str, Any], *, nested: bool =
 
 
 def _expanded(raw: Any, path: Path, tables: dict[str, Any]) -> Any:
-    """The recipe with every ``{use: fragment}`` written out; the fragments' tables join the family's."""
+    """The recipe with every ``{use: fragment}`` written out; the fragments' tables join the
+    family's.
+    """
     match raw:
         case {"use": str(name)}:
             at = raw.get("at", "$").removeprefix("$")
@@ -294,11 +302,10 @@ def formulas(template: Any) -> Iterator[Formula]:
                 yield from formulas(value)
 
 
-# --- paths of `set` ---------------------------------------------------------------------------------------
-
-
 def set_path(root: dict[str, Any], path: str, value: Any, file: str) -> None:
-    """Change what a path names: a row, an option, or the only such word in a block, which it replaces."""
+    """Change what a path names: a row, an option, or the only such word in a block, which it
+    replaces.
+    """
     container: Any = {"": root}
     key: Any = ""
     parts = [quoted or plain for quoted, plain in re.findall(r'"([^"]+)"|([^".]+)', path)]
@@ -360,9 +367,6 @@ def _nodes(container: Any, key: Any, word: str) -> Iterator[tuple[Any, Any]]:
                 yield from _nodes(here, branch, word)
 
 
-# --- what can be known to be wrong without a folder ------------------------------------------------------------
-
-
 def check(family: Family) -> None:
     """Refuse a file that could not be read in both directions."""
     _check_fields(family)
@@ -387,19 +391,16 @@ def _check_fields(family: Family) -> None:
 
 
 def _check_cases(family: Family) -> None:
+    """A case ``_`` of one hole must use it: else nothing in a graph tells its value."""
+    known = family.pin.keys() | family.require.keys()
     for selection in selections(family.recipe):
+        hole = selection.keys[0].hole if len(selection.keys) == 1 else None
+        if hole is None or hole.path in known:
+            continue
         for case in selection.cases:
-            inside = {hole.path for hole in holes(case.node)}
-            for key, values in zip(selection.keys, case.values, strict=True):
-                free = key.fields - family.pin.keys() - family.require.keys()
-                if (
-                    ANYTHING in values
-                    and key.hole
-                    and len(selection.keys) == 1
-                    and not free <= inside
-                ):
-                    message = f"{family.file}: a case '_' of ${key.hole.path} does not use it, so export cannot find it"
-                    raise FamilyError("family-unbound-field", message)
+            if ANYTHING in case.values[0] and hole.path not in {h.path for h in holes(case.node)}:
+                message = f"{family.file}: a case '_' of ${hole.path} does not use it"
+                raise FamilyError("family-unbound-field", message)
 
 
 def _check_cycles(family: Family) -> None:

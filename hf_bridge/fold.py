@@ -14,7 +14,8 @@ def fold(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """The blocks that the layers are, and the node that repeats them.
 
-    Layers that are all the same keep the block's name; others are named by the case that makes them differ.
+    Layers that are all the same keep the block's name; others are named by the case that makes them
+    differ.
     """
     kinds: list[Any] = []
     for body in bodies:
@@ -29,7 +30,9 @@ def fold(
 
 
 def pattern(order: Sequence[str]) -> dict[str, Any]:
-    """The shortest pattern that, repeated, gives the order; a part of it at the end where that is shorter."""
+    """The shortest pattern that, repeated, gives the order; a part of it at the end where that is
+    shorter.
+    """
     total = len(order)
     period = next(
         p for p in range(1, total + 1) if all(order[i] == order[i % p] for i in range(total))

@@ -13,7 +13,7 @@ from hf_bridge.errors import ConfigError
 from hf_bridge.family import Family, family_names, load_family
 from hf_bridge.normalise import Fields, depth_of, normalise
 from hf_bridge.read_hf import Folder, load_weights, open_folder, weights_dtype
-from hf_bridge.scope import Scope
+from hf_bridge.scope import Key, Scope
 from hf_bridge.substitute import recipe_text
 from hf_bridge.weights import table
 
@@ -34,7 +34,7 @@ class Imported:
 
     @property
     def scope(self) -> Scope:
-        fields = {(field, None): value for field, value in self.fields.items()}
+        fields: dict[Key, Any] = {(field, None): value for field, value in self.fields.items()}
         return Scope(fields, depth_of(self.family, self.fields))
 
 
@@ -46,7 +46,8 @@ def from_hf(
 ) -> tuple[Model, Recipe]:
     """Our model with a folder's weights, and its recipe.
 
-    ``family`` is a family's name or a file; without it ``config.json`` says.  ``dtype`` defaults to the file's own.
+    ``family`` is a family's name or a file; without it ``config.json`` says.  ``dtype`` defaults to
+    the file's own.
     ``drop`` names config fields to do without.
     """
     from builder import build, load_recipe

@@ -1,9 +1,13 @@
-"""Our model as one of the library's: ``RecipeForCausalLM``, for generate, pipelines, Trainer and adapters.
+"""Our model as one of the library's: ``RecipeForCausalLM``, for generate, pipelines, Trainer and
+adapters.
 
-The config carries the resolved recipe; the weights keep our names.  The library's cache is a thin cover over ours,
+The config carries the resolved recipe; the weights keep our names.  The library's cache is a thin
+cover over ours,
 and its attention mask becomes our padding, from which positions are counted.
 """
 
+# The library is typed in parts only.
+# mypy: allow-untyped-calls
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 IGNORED = -100  # a label that does not count
 
 
-class RecipeConfig(PreTrainedConfig):  # type: ignore[misc]
+class RecipeConfig(PreTrainedConfig):
     """A resolved recipe, and what the library asks every config."""
 
     model_type = "recipe_page"
@@ -45,8 +49,10 @@ class RecipeConfig(PreTrainedConfig):  # type: ignore[misc]
     eos_token_id: int | list[int] | None = None
 
 
-class RecipeCache(Cache):  # type: ignore[misc]
-    """The library's interface to our cache, which is made at the first call, when the batch is known."""
+class RecipeCache(Cache):
+    """The library's interface to our cache, which is made at the first call, when the batch is
+    known.
+    """
 
     def __init__(self, memory: Memory | None = None) -> None:
         super().__init__(layers=[])
@@ -82,7 +88,8 @@ class RecipeCache(Cache):  # type: ignore[misc]
         if self.memory is not None:
             self.memory.reorder(beam_idx)
 
-    batch_select_indices = reorder_cache
+    def batch_select_indices(self, indices: Tensor) -> None:
+        self.reorder_cache(indices)
 
     def batch_repeat_interleave(self, repeats: int) -> None:
         if self.memory is not None:
@@ -97,7 +104,7 @@ class RecipeCache(Cache):  # type: ignore[misc]
             self.memory.reset()
 
 
-class RecipeForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
+class RecipeForCausalLM(PreTrainedModel, GenerationMixin):
     """A model built from the recipe in its config; ``model`` is ours."""
 
     config_class = RecipeConfig
@@ -130,7 +137,8 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
         from builder.graph import leaves
 
         name = next(leaf.name for leaf in leaves(self.model.recipe.graph) if leaf.kind == kind)
-        return self.model.get_submodule(name)
+        module: torch.nn.Module = self.model.get_submodule(name)
+        return module
 
     def forward(
         self,
@@ -168,14 +176,13 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):  # type: ignore[misc]
 
     def _memory(self, cache: RecipeCache, batch_size: int) -> Memory:
         if not isinstance(cache, RecipeCache):
-            raise ValueError(
-                f"a {type(cache).__name__} holds another kind of state; leave the cache to the model"
-            )
+            held = type(cache).__name__
+            raise ValueError(f"a {held} holds another kind of state than this model's cache")
         if cache.memory is None:
             cache.memory = self.model.new_cache(batch_size)
         return cache.memory
 
-    def _prepare_cache_for_generation(
+    def _prepare_cache_for_generation(  # type: ignore[override]
         self, generation_config: Any, model_kwargs: dict[str, Any], *args: Any, **kwargs: Any
     ) -> None:
         """Generation begins with an empty cache of ours."""
@@ -233,7 +240,9 @@ def config_of(model: Model) -> RecipeConfig:
 
 def as_transformers(model: Model) -> RecipeForCausalLM:
     """Our model under the library's interface; the weights are shared, not copied."""
-    return RecipeForCausalLM(config_of(model), model).train(model.training)
+    wrapped = RecipeForCausalLM(config_of(model), model)
+    wrapped.train(model.training)
+    return wrapped
 
 
 AutoConfig.register(RecipeConfig.model_type, RecipeConfig)

@@ -1,6 +1,7 @@
 """config.json -> fields: old spellings moved, everything known, defaults filled in.
 
-The file is data and is read by allow-list: a field that no table names is refused, whatever it says.
+The file is data and is read by allow-list: a field that no table names is refused, whatever it
+says.
 """
 
 from __future__ import annotations
@@ -23,18 +24,18 @@ MARKERS = ("model_type", "architectures")
 
 
 def normalise(family: Family, config: Mapping[str, Any], drop: Iterable[str] = ()) -> Fields:
-    """Every field of the family with its value; law 1: normalising what this gives changes nothing."""
-    config = copy.deepcopy(dict(config))
+    """Every field of the family with its value; normalising what this gives changes nothing."""
+    told = copy.deepcopy(dict(config))
     for field in drop:
-        _take(config, field)
-    _check_class(family, config)
-    _rename(family, config)
-    _check_required(family, config)
+        _take(told, field)
+    _check_class(family, told)
+    _rename(family, told)
+    _check_required(family, told)
     for field, value in family.whole.items():
-        if _get(config, field) in (MISSING, None):
-            config[field] = copy.deepcopy(value)
-    _check_known(family, config)
-    return _filled(family, config)
+        if _get(told, field) in (MISSING, None):
+            told[field] = copy.deepcopy(value)
+    _check_known(family, told)
+    return _filled(family, told)
 
 
 def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,7 +90,7 @@ def _check_class(family: Family, config: Mapping[str, Any]) -> None:
 
 
 def _rename(family: Family, config: dict[str, Any]) -> None:
-    """Old spellings to new ones, whole dicts before what is in them; two that differ are refused."""
+    """Old spellings to new ones, whole dicts before what is in them; two that differ: refused."""
     for _ in range(2):  # a field may move into a dict that itself moves
         for old, new in sorted(family.rename.items(), key=lambda pair: "." in pair[1]):
             if (value := _take(config, old)) in (MISSING, None):

@@ -1,4 +1,6 @@
-"""A foreign folder -> config, tokenizer file and tensors.  Data only: nothing in it is run or unpickled."""
+"""A foreign folder -> config, tokenizer file and tensors.  Data only: nothing in it is run or
+unpickled.
+"""
 
 from __future__ import annotations
 
@@ -130,7 +132,7 @@ def weights_dtype(folder: Folder) -> torch.dtype:
         with safe_open(path, framework="pt") as file:
             part = file.get_slice(name)
             index = tuple(slice(0, 1) for _ in part.get_shape())
-            dtype = (part[index] if index else file.get_tensor(name)).dtype
+            dtype: torch.dtype = (part[index] if index else file.get_tensor(name)).dtype
         if dtype.is_floating_point:
             return dtype
     return torch.float32
@@ -143,9 +145,11 @@ def load_weights(
     ours: Mapping[str, Tensor],
     aliases: Mapping[str, str],
 ) -> None:
-    """Every tensor of the folder into its place, one at a time; each of ours and each of theirs is used once.
+    """Every tensor of the folder into its place, one at a time; each of ours and each of theirs is
+    used once.
 
-    ``aliases`` are names of theirs for a parameter that another row holds already: read only to be compared.
+    ``aliases`` are names of theirs for a parameter that another row holds already: read only to be
+    compared.
     """
     import torch
     from safetensors import safe_open

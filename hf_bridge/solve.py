@@ -1,6 +1,8 @@
-"""Export, step two: equations between a formula and a number, solved for the one field that is not known.
+"""Export, step two: equations between a formula and a number, solved for the one field that is not
+known.
 
-Arithmetic is inverted; conditions on the layer are tried, or collected where they ask for a list, over the whole
+Arithmetic is inverted; conditions on the layer are tried, or collected where they ask for a list,
+over the whole
 column of layers.  Whatever is found is put back and must agree.
 """
 
@@ -104,7 +106,7 @@ def _agrees(equation: Equation, found: Mapping[Key, Any], layers: int) -> bool:
     except ExpressionError:
         return False
     if isinstance(value, float) or isinstance(equation.value, float):
-        return abs(value - equation.value) <= math.ulp(equation.value)
+        return bool(abs(value - equation.value) <= math.ulp(equation.value))
     return same(value, equation.value)
 
 
@@ -163,12 +165,6 @@ def _inverted(
 def _undo(tree: Expression, target: Any, scope: Scope) -> Any:
     """What the hole in a tree must be for the tree to be the target."""
 
-    def is_known(side: Expression) -> bool:
-        return scope.known(Formula("", side)) is not None
-
-    def known(side: Expression) -> Any:
-        return Fraction(evaluate(side, scope.lookup))
-
     match tree:
         case Hole():
             return target
@@ -176,26 +172,48 @@ def _undo(tree: Expression, target: Any, scope: Scope) -> Any:
             return _undo(operand, -target, scope)
         case Call("sqrt", (inner,)):
             return _undo(inner, target**2, scope)
-        case Binary(op, left, right) if is_known(right):
-            other = known(right)
-            undone = {
-                "+": lambda: target - other,
-                "-": lambda: target + other,
-                "*": lambda: target / other,
-                "/": lambda: target * other,
-                "**": lambda: math.pow(target, 1 / other),
-            }
-            if op in undone:
-                return _undo(left, undone[op](), scope)
-        case Binary(op, left, right) if is_known(left):
-            other = known(left)
-            undone = {
-                "+": lambda: target - other,
-                "-": lambda: other - target,
-                "*": lambda: target / other,
-                "/": lambda: other / target,
-                "**": lambda: math.log(target) / math.log(other),
-            }
-            if op in undone:
-                return _undo(right, undone[op](), scope)
+        case Binary(op, left, right) if _is_known(right, scope):
+            return _undo(left, _left_of(op, target, _number(right, scope)), scope)
+        case Binary(op, left, right) if _is_known(left, scope):
+            return _undo(right, _right_of(op, target, _number(left, scope)), scope)
     raise ValueError(f"cannot be undone: {type(tree).__name__}")
+
+
+def _is_known(side: Expression, scope: Scope) -> bool:
+    return scope.known(Formula("", side)) is not None
+
+
+def _number(side: Expression, scope: Scope) -> Any:
+    return Fraction(evaluate(side, scope.lookup))
+
+
+def _left_of(op: str, target: Any, right: Any) -> Any:
+    """The x of ``x op right = target``."""
+    match op:
+        case "+":
+            return target - right
+        case "-":
+            return target + right
+        case "*":
+            return target / right
+        case "/":
+            return target * right
+        case "**":
+            return math.pow(target, 1 / right)
+    raise ValueError(f"{op} cannot be undone")
+
+
+def _right_of(op: str, target: Any, left: Any) -> Any:
+    """The x of ``left op x = target``."""
+    match op:
+        case "+":
+            return target - left
+        case "-":
+            return left - target
+        case "*":
+            return target / left
+        case "/":
+            return left / target
+        case "**":
+            return math.log(target) / math.log(left)
+    raise ValueError(f"{op} cannot be undone")

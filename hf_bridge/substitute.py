@@ -1,4 +1,6 @@
-"""Import, step two: a family's recipe with the fields of a config in its holes, as a page that people read."""
+"""Import, step two: a family's recipe with the fields of a config in its holes, as a page that
+people read.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,7 @@ def recipe_page(family: Family, fields: Fields, name: str, index: Index) -> dict
         {(field, None): value for field, value in fields.items()}, depth_of(family, fields)
     )
     scope = replace(scope, dims=family.dims)
-    blocks = {block: node for block, node in family.blocks.items()}
+    blocks = dict(family.blocks)
     layered = _layered(blocks)
     written = {b: substitute(node, scope, {}) for b, node in blocks.items() if b not in layered}
     model: list[Any] = []
@@ -72,7 +74,9 @@ def recipe_page(family: Family, fields: Fields, name: str, index: Index) -> dict
 
 
 def substitute(template: Template, scope: Scope, inline: Mapping[str, Template]) -> Any:
-    """A template with its holes filled; the blocks of ``inline`` are written out where they are named."""
+    """A template with its holes filled; the blocks of ``inline`` are written out where they are
+    named.
+    """
     match template:
         case Formula():
             return _written(template, scope)
@@ -90,7 +94,9 @@ def substitute(template: Template, scope: Scope, inline: Mapping[str, Template])
 
 
 def _written(formula: Formula, scope: Scope) -> Any:
-    """A number where it can be known, else an expression of what only the recipe knows: ``layer`` and dims."""
+    """A number where it can be known, else an expression of what only the recipe knows: ``layer``
+    and dims.
+    """
     if not names(formula.tree):
         value = scope.evaluate(formula.tree)
         return "none" if value is None else value
@@ -112,9 +118,6 @@ def _filled(tree: Expression, scope: Scope) -> Expression:
     return tree
 
 
-# --- layers that differ ---------------------------------------------------------------------------------------
-
-
 def _body(
     block: Any, scope: Scope, blocks: Mapping[str, Template], layered: Mapping[str, Template]
 ) -> Any:
@@ -123,7 +126,9 @@ def _body(
 
 
 def _layered(blocks: Mapping[str, Template]) -> dict[str, Template]:
-    """The blocks that are not the same in every layer, themselves or through a block that they name."""
+    """The blocks that are not the same in every layer, themselves or through a block that they
+    name.
+    """
     found: dict[str, Template] = {}
     while more := {
         name: node

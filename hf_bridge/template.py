@@ -1,4 +1,5 @@
-"""A recipe with holes, as values: what a scalar with ``$`` and a ``{by, cases}`` become when a family is read.
+"""A recipe with holes, as values: what a scalar with ``$`` and a ``{by, cases}`` become when a
+family is read.
 
 Everything else of a template stays dicts, lists and scalars, as the recipe language has them.
 """
@@ -35,7 +36,9 @@ class Formula:
 
 @dataclass(frozen=True)
 class Case:
-    """One case: for each key the values it stands for (the first is the one written), ``_`` for any."""
+    """One case: for each key the values it stands for (the first is the one written), ``_`` for
+    any.
+    """
 
     values: tuple[tuple[Any, ...], ...]
     node: Template
@@ -59,7 +62,9 @@ Template: TypeAlias = (
 
 
 def read_template(raw: Any, *, formulas: bool = False) -> Template:
-    """The template that a value as read stands for; with ``formulas`` every string is an expression."""
+    """The template that a value as read stands for; with ``formulas`` every string is an
+    expression.
+    """
     match raw:
         case {"by": by, "cases": dict() as cases} if len(raw) == 2:
             keys = tuple(_key(key) for key in (by if isinstance(by, list) else [by]))
@@ -73,7 +78,7 @@ def read_template(raw: Any, *, formulas: bool = False) -> Template:
         case str() if "$" in raw or formulas:
             return Formula(raw, parse(raw, template=True))
         case _:
-            return raw  # type: ignore[no-any-return]
+            return raw
 
 
 def _key(text: Any) -> Formula:

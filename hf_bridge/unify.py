@@ -1,7 +1,10 @@
-"""Export, step one: a resolved graph matched against a family's recipe.  The bindings are the config.
+"""Export, step one: a resolved graph matched against a family's recipe.  The bindings are the
+config.
 
-A small machine rather than recursion: a state is a list of goals, what is bound so far, and the equations put
-aside; a selection whose field is not known yet leaves the other cases behind as states to come back to.  Depth
+A small machine rather than recursion: a state is a list of goals, what is bound so far, and the
+equations put
+aside; a selection whose field is not known yet leaves the other cases behind as states to come back
+to.  Depth
 first, the default's case first, then file order, so the answer is always the same one.
 """
 
@@ -26,7 +29,9 @@ NOTHING = ("none", None)
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a graph first leaves a family: what stands there, what the family has, how much agreed before."""
+    """Where a graph first leaves a family: what stands there, what the family has, how much agreed
+    before.
+    """
 
     place: str
     ours: str
@@ -109,7 +114,9 @@ class State:
 
 @dataclass
 class Unifier:
-    """One graph against one family; ``furthest`` is the difference reached after the most agreement."""
+    """One graph against one family; ``furthest`` is the difference reached after the most
+    agreement.
+    """
 
     family: Family
     graph: Graph
@@ -174,8 +181,6 @@ class Unifier:
         self, state: State, at: At, ours: str, theirs: str, mark: Mark | None = None
     ) -> Mismatch:
         return Mismatch(Difference(str(at), ours, theirs, state.matched, mark or at.mark))
-
-    # --- nodes ---
 
     def _nodes(self, goal: Nodes, state: State) -> list[State]:
         if not goal.theirs:
@@ -248,8 +253,6 @@ class Unifier:
             ]
         after = replace(goal, theirs=tuple(rest), ours=goal.ours[1:])
         return [state.push(Nodes((head,), items(goal.ours[0]), goal.at), after)]
-
-    # --- options ---
 
     def _options(self, word: str, written: Any, leaf: Leaf, at: At) -> list[Goal]:
         entry = known(self.index.node(word), word)
@@ -333,10 +336,10 @@ class Unifier:
             )
         return state
 
-    # --- selections ---
-
     def _cases(self, selection: Selection, state: State, at: At) -> list[tuple[Case, State]]:
-        """The cases that the bindings allow, the default's own first, each with what choosing it says."""
+        """The cases that the bindings allow, the default's own first, each with what choosing it
+        says.
+        """
         found: list[tuple[int, Case, State]] = []
         for case in selection.cases:
             chosen: State | None = state
@@ -360,7 +363,8 @@ class Unifier:
         if (known := scope.known(key)) is not None:
             return state if stands_for(values, known[0], others) else None
         if ANYTHING in values:
-            return state  # the case binds the field itself; solve() refuses a value that another case lists
+            # The case binds the field itself; solve() refuses a value that another case lists.
+            return state
         if (hole := key.hole) is not None:
             where = (hole.path, at.layer if hole.index is not None else None)
             return replace(state, bound={**state.bound, where: values[0]})

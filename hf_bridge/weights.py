@@ -65,7 +65,9 @@ class Transpose:
 
 @dataclass(frozen=True)
 class Deal:
-    """Each part cut into ``runs`` equal runs of output rows, dealt in turn; one run is concatenation."""
+    """Each part cut into ``runs`` equal runs of output rows, dealt in turn; one run is
+    concatenation.
+    """
 
     runs: int
     parts: tuple[str, ...]
@@ -83,7 +85,7 @@ class Deal:
         import torch
 
         rows = [like[part].shape[0] // self.runs for part in self.parts]
-        pieces = theirs.split(rows * self.runs)
+        pieces = torch.split(theirs, rows * self.runs)
         return {part: torch.cat(pieces[i :: len(rows)]) for i, part in enumerate(self.parts)}
 
 

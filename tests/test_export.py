@@ -47,12 +47,11 @@ def load_native(folder):
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-# --- the law ----------------------------------------------------------------------------------------------
-
-
 @st.composite
 def configs(draw, family: Family):
-    """A config drawn from the family's own defaults and cases, at a depth and widths that build fast."""
+    """A config drawn from the family's own defaults and cases, at a depth and widths that build
+    fast.
+    """
     fields = normalise(family, {"model_type": family.model_type})
     listed: dict[str, list[object]] = {}
     for selection in selections(family.recipe):
@@ -71,12 +70,8 @@ def configs(draw, family: Family):
             case int():
                 config[field] = draw(st.sampled_from(sizes.get(field, [1, 2, 3])))
             case float():
-                other = st.sampled_from([value, 0.0, 0.5, 0.25, 1e-3]).filter(
-                    lambda v: v or value < 1
-                )
-                config[field] = (
-                    draw(other) if "eps" not in field else draw(st.sampled_from([value, 1e-3]))
-                )
+                positive = [value, 1e-3, 0.25, 0.5]  # 0 switches a rate off, and no more than that
+                config[field] = draw(st.sampled_from([*positive, *[0.0] * (value < 1)]))
         if field in listed:
             config[field] = draw(st.sampled_from([*listed[field], value]))
     return {"model_type": family.model_type} | nested(config)
@@ -115,9 +110,6 @@ def test_exporting_twice_writes_the_same_config(name):
 @pytest.mark.parametrize("name", FITTING)
 def test_a_recipe_finds_the_family_that_it_is_of(name):
     assert find_fit(load_recipe(FITTING[name]).graph).family.model_type == name
-
-
-# --- folders ----------------------------------------------------------------------------------------------------
 
 
 @needs_tool
@@ -204,8 +196,6 @@ def test_export_is_not_done_if_the_library_s_logits_differ(tmp_path, monkeypatch
     assert (refused.value.code, refused.value.exit_code) == ("logits-differ", 70)
 
 
-# --- what does not fit --------------------------------------------------------------------------------------------
-
 ALIBI = LLAMA.replace("position: rope", "position: alibi")
 
 
@@ -268,9 +258,6 @@ def test_a_family_asked_for_is_not_replaced_by_another(tmp_path):
     with pytest.raises(NotExportable):
         hf_bridge.to_hf(built(ALIBI), tmp_path / "out", family="llama")
     assert not (tmp_path / "out").exists()
-
-
-# --- verbs ----------------------------------------------------------------------------------------
 
 
 def builder(*arguments):

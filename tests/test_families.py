@@ -45,7 +45,8 @@ recipe:
           - attention:
               scale: 1 / $softness ** 2
               mask: {by: "$kinds[layer]", cases: {far: causal, near: {sliding_window: $span}}}
-      - residual: [rmsnorm, {by: layer < $plain_first, cases: {true: {mlp: {bias: false}}, false: glu}}]
+      - residual: [rmsnorm, {by: layer < $plain_first, cases: {true: {mlp: {bias: false}}, false:
+      glu}}]
   model: [token_embedding, {repeat: $depth, block: decoder}, rmsnorm, {lm_head: {tie: $tied}}]
 weights:
   embed: token_embedding.weight

@@ -280,7 +280,7 @@ def test_a_folder_that_is_not_there_is_never_downloaded(tmp_path):
 def test_pickled_weights_are_named_and_not_read(tmp_path, llama):
     folder = written(tmp_path / "folder", read(llama / "config.json"))
     (folder / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(BuilderError, match="neither model.safetensors") as refused:
+    with pytest.raises(BuilderError, match=r"neither model\.safetensors") as refused:
         from_hf(folder)
     assert "pytorch_model.bin may run code" in refused.value.help
 

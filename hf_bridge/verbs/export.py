@@ -1,6 +1,7 @@
 """Write a run as a Hugging Face folder that plain from_pretrained loads, proved equal.
 
-The class is the native one that fits the recipe, else RecipeForCausalLM, which loads after import hf_bridge.
+The class is the native one that fits the recipe, else RecipeForCausalLM, which loads after import
+hf_bridge.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Read a Hugging Face folder into a run: the recipe its config means, and its weights.
 
-Only data is read: config.json by allow-list, weights from safetensors, tokenizer.json.  Nothing is downloaded.
+Only data is read: config.json by allow-list, weights from safetensors, tokenizer.json.  Nothing is
+downloaded.
 """
 
 from __future__ import annotations
