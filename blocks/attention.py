@@ -23,7 +23,11 @@ class Attention(nn.Module):
     """
 
     output = "o.weight"
-    checks = {"heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}"}
+    checks = {
+        "heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}",
+        "softcap > 0": "softcap={softcap} is not above 0",
+        "0 <= dropout and dropout < 1": "dropout={dropout} is not a probability below 1",
+    }
 
     def __init__(
         self,
