@@ -130,8 +130,8 @@ class Cache:
         """Forget all but the first ``length`` positions, as if the rest had never been read."""
         if not 0 <= length <= len(self):
             raise ValueError(f"cannot crop a cache of {len(self)} positions to {length}")
-        if self.ids is None:
-            return
+        if self.ids is None or length == 0:
+            return self.reset()
         self.ids = self.ids[:, :length]
         self.documents = None if self.documents is None else self.documents[:, :length]
         if self.read > length:

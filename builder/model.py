@@ -57,10 +57,15 @@ class Model(nn.Module):
         """
         if cache is None:
             return self._logits(self._call(ids, 0, documents, padding), None)
-        with torch.no_grad():
-            unread, read = cache.extend(ids, documents)
-            call = self._call(unread, read, cache.documents, padding)
-            return self._logits(call, cache)[:, -ids.shape[1] :]
+        before = len(cache)
+        try:
+            with torch.no_grad():
+                unread, read = cache.extend(ids, documents)
+                call = self._call(unread, read, cache.documents, padding)
+                return self._logits(call, cache)[:, -ids.shape[1] :]
+        except BaseException:  # Ctrl-C too: a call that fails leaves the cache as it was
+            cache.crop(before)
+            raise
 
     def loss(
         self,
