@@ -89,6 +89,7 @@ class Entry:
     qualname: str
     checks: Mapping[str, str] = field(default_factory=dict)
     output: str | None = None
+    calls: bool = False  # its forward asks for the call: positions, documents, padding
 
     @property
     def namespace(self) -> str:
@@ -269,7 +270,15 @@ class _Module:
             cls.name,
             self.literal(said["checks"]) if "checks" in said else {},
             self.literal(said["output"]) if "output" in said else None,
+            any("call" in names for names in self.forwards(cls)),
         )
+
+    def forwards(self, cls: ast.ClassDef) -> Iterator[list[str]]:
+        """What each ``forward`` of the class and its bases takes."""
+        for base in self.line(cls):
+            for statement in base.body:
+                if isinstance(statement, ast.FunctionDef) and statement.name == "forward":
+                    yield [arg.arg for arg in statement.args.args]
 
     def bad(self, node: ast.expr | ast.stmt, message: str) -> InputError:
         return _bad(self.path, node.lineno, message)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from blocks.kinds import NODES
@@ -90,7 +90,7 @@ class _Page:
         self._check_words()
         tokenizer, data, train = map(self._section, ("tokenizer", "data", "train"))
         vocab, context = map(self._needed_dim, ("vocab", "context"))
-        items = self._items()
+        items = self._items(vocab)
         raise_all(list(dict.fromkeys(self.findings)))  # a block's fault is found in each layer
         self._check_unread()
         raise_all(self.findings)
@@ -162,7 +162,7 @@ class _Page:
             return arguments.filled(self.index.filler("section", kind), value, mark)
         return None if value is None else arguments.section(value, kind)
 
-    def _items(self) -> tuple[Node, ...]:
+    def _items(self, vocab: int) -> tuple[Node, ...]:
         value = self.page.get("model")
         if value is None:
             help = "model: [token_embedding, ..., lm_head]"
@@ -173,6 +173,9 @@ class _Page:
         if end.type != "logits" and not faulty:
             help = "a model gives logits: it ends with lm_head"
             self.report("not-a-model", f"the model ends in {end}", value.mark, help)
+        elif end.dim != vocab and not faulty:
+            message = f"the model gives {end.dim} logits a token, and vocab is {vocab}"
+            self.report("not-a-model", message, value.mark, "logits are as many as the vocabulary")
         return items
 
 
@@ -184,7 +187,7 @@ class _Model:
     ) -> None:
         self.expander, self.findings = expander, findings
         self.arguments = Arguments(index, numbers, findings, self._held)
-        self.firsts: dict[int, Leaf] = {}  # of a written leaf, its first place: it has the weights
+        self.firsts: dict[WrittenLeaf, Leaf] = {}  # its first place, which has the weights
         self.embedding: Leaf | None = None
 
     def report(self, code: str, message: str, mark: Mark, help: str = "") -> None:
@@ -250,17 +253,29 @@ class _Model:
             message = f"{entry.word!r} reads {wanted}, and {stream} reaches it"
             self.report("type-mismatch", message, item.mark)
         width = frozenset(() if kind.reads == "tokens" else ("dim",))
-        known: dict[str, Any] = {"name": name, **dict.fromkeys(width, stream.dim)}
+        first = self.firsts.get(item)
+        owner = first.weights if first else name
+        known: dict[str, Any] = {"name": owner, **dict.fromkeys(width, stream.dim)}
         word = Word(entry, item.given, item.mark, depth.layer, depth.layers, known)
         self.arguments.fill(word, width)
         self.arguments.check(word)
         options = tuple((p.name, known[p.name]) for p in entry.parameters)
         out = next((known[n] for n in ("out", "dim") if isinstance(known.get(n), int)), stream.dim)
-        leaf = Leaf(entry.word, entry.kind, options, name, name, stream.dim, out, item.mark)
-        leaf = replace(leaf, weights=self.firsts.setdefault(id(item), leaf).name)
+        leaf = Leaf(entry.word, entry.kind, options, name, owner, stream.dim, out, item.mark)
+        self._check_shared(leaf, self.firsts.setdefault(item, leaf), item)
         self._check_tie(leaf, known)
         gives = stream.type if kind.gives == "any" else kind.gives
         return leaf, Stream(gives, known.get("vocab", out) if gives == "logits" else out)
+
+    def _check_shared(self, leaf: Leaf, first: Leaf, item: WrittenLeaf) -> None:
+        """Leaves that share their weights must agree on every number that shapes them."""
+        sizes = (p.name for p in item.entry.parameters if p.role == "size" or p.name == "out")
+        for name in sizes:
+            ours, theirs = leaf[name], first[name]
+            if ours != theirs and FAULTY not in (ours, theirs):
+                message = f"{leaf.word!r} shares its weights, but {name} is {theirs} in "
+                message += f"{first.name} and {ours} in {leaf.name}"
+                self.report("shared-sizes", message, item.mark, "share what has one size")
 
     def _check_tie(self, leaf: Leaf, known: MappingType[str, object]) -> None:
         """A tied head has the embedding's weight, so the two must be of one shape."""
@@ -275,12 +290,12 @@ class _Model:
             self.report("cannot-tie", message, leaf.mark, "tie: false gives it a weight of its own")
 
     def _held(self, value: Value, word: Word) -> Node | None:
-        """A node that a leaf holds, an expert: it gives what it takes, and mixes no tokens."""
+        """A node that a leaf holds, an expert: it gives what it takes, and sees only its token."""
         items = self.expander.node(value, Scope(branch=True))
         for leaf in written_leaves(items):
-            if NODES[leaf.entry.kind].mixes:
-                message = f"{leaf.entry.word!r} mixes tokens, which an expert may not"
-                self.report("expert-mixes", message, leaf.mark)
+            if leaf.entry.calls:  # for positions, or its memory, or a loss
+                message = f"{leaf.entry.word!r} asks for more than its token, and an expert has one"
+                self.report("expert-mixes", message, leaf.mark, "put it beside the experts")
         if not items:
             if isinstance(value, Scalar) and value.value == "none":
                 self.report("bad-value", "'none' is not an expert", value.mark)
