@@ -293,7 +293,7 @@ class _Model:
         """A node that a leaf holds, an expert: it gives what it takes, and sees only its token."""
         items = self.expander.node(value, Scope(branch=True))
         for leaf in written_leaves(items):
-            if leaf.entry.calls:  # for positions, or its memory, or a loss
+            if NODES[leaf.entry.kind].mixes or leaf.entry.calls:
                 message = f"{leaf.entry.word!r} asks for more than its token, and an expert has one"
                 self.report("expert-mixes", message, leaf.mark, "put it beside the experts")
         if not items:
