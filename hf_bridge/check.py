@@ -8,11 +8,12 @@ from pathlib import Path
 
 from builder.errors import BuilderError
 from builder.index import load_index
-from hf_bridge.exporting import Fit, fit_family, logits_gap, native_tensors
+from hf_bridge.exporting import Fit, fit_family
 from hf_bridge.family import load_family
-from hf_bridge.importing import fill, import_with
+from hf_bridge.importing import allocate, fill, import_with
 from hf_bridge.read_hf import open_folder, weights_dtype
-from hf_bridge.weights import matching
+from hf_bridge.weights import matching, table
+from hf_bridge.write_hf import logits_gap
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def _outcomes(file: str | Path, path: Path) -> Iterator[Outcome]:
     ignored = sorted(set(folder.config) & family.ignore.keys())
     yield Outcome("config", True, f"every field read or ignored; ignored: {', '.join(ignored)}")
     recipe = load_recipe(imported.text)
-    model = build(recipe, dtype=weights_dtype(folder)).eval()
+    model = allocate(build(recipe, device="meta"), weights_dtype(folder)).eval()
     fill(model, folder, imported)
     ignored_tensors = sum(
         matching(name, family.ignore_weights) is not None for name in folder.files
@@ -52,7 +53,9 @@ def _outcomes(file: str | Path, path: Path) -> Iterator[Outcome]:
     fit = fit_family(recipe.graph, family, index)
     if isinstance(fit, Fit):
         yield Outcome("the way back", True, "export gives a config that imports as the same graph")
-        extra = {name for name, _ in native_tensors(model, fit)} ^ folder.files.keys()
+        ours = dict(model.named_parameters())
+        rows = table(family, fit.imported.scope, recipe.graph, ours)
+        extra = rows.keys() ^ folder.files.keys()
         yield Outcome(
             "names", True, f"written and read alike but for: {', '.join(sorted(extra)) or 'none'}"
         )

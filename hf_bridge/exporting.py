@@ -2,17 +2,14 @@
 loading.
 """
 
-# The library is typed in parts only.
-# mypy: allow-untyped-calls
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.errors import BuilderError, InputError
+from builder.errors import BuilderError
 from builder.expressions import ExpressionError
 from builder.graph import Graph
 from builder.index import Index, load_index
@@ -20,22 +17,15 @@ from hf_bridge.errors import NotExportable
 from hf_bridge.family import Family, family_names, load_family
 from hf_bridge.importing import Imported, import_with
 from hf_bridge.normalise import nested, normalise
-from hf_bridge.read_hf import CONFIG, INDEX, WEIGHTS
 from hf_bridge.scope import Key
 from hf_bridge.template import same
-from hf_bridge.tokenizer import token_ids
 from hf_bridge.unify import Difference, Unifier
 from hf_bridge.weights import table
+from hf_bridge.write_hf import native_tensors, prove, staged, write_native, write_recipe_class
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from builder.model import Model
     from builder.tokenizers import Tokenizer
-
-SHARD_BYTES = 5_000_000_000
-# How far, in units of the dtype at the largest logit, two orders of summation may lie apart.
-ULPS = 100
 
 
 @dataclass(frozen=True)
@@ -57,27 +47,25 @@ def to_hf(
     """Write the model for ``from_pretrained``, and give the class that was written.
 
     With ``family``, that one or NotExportable with the reason.  Without it, the native class that
-    fits with the
-    fewest departures from its defaults, else ``RecipeForCausalLM``, which loads after ``import
-    hf_bridge``.
+    fits with the fewest departures from its defaults, else ``RecipeForCausalLM``, which loads
+    after ``import hf_bridge``.  The folder appears when it is proved, or not at all.
     """
-    out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(
-            "already-there", f"{str(out)!r} is not an empty folder", "nothing is overwritten"
-        )
     try:
         fit = find_fit(model.recipe.graph, family)
     except NotExportable:
         if family is not None:
             raise
-        return write_recipe_class(model, out, tokenizer)
-    out.mkdir(parents=True, exist_ok=True)
-    _write_config(out, fit, model, tokenizer)
-    write_weights(out, native_tensors(model, fit))
-    write_tokenizer(out, tokenizer)
-    prove(model, out)
-    return fit.family.architecture
+        fit = None
+    with staged(Path(out)) as folder:
+        if fit is None:
+            written = write_recipe_class(folder, model, tokenizer)
+        else:
+            ours = dict(model.named_parameters())
+            rows = table(fit.family, fit.imported.scope, model.recipe.graph, ours)
+            written = fit.family.architecture
+            write_native(folder, fit.config, native_tensors(rows, ours), tokenizer)
+        prove(model, folder)
+    return written
 
 
 def find_fit(graph: Graph, family: str | Path | None = None, index: Index | None = None) -> Fit:
@@ -184,131 +172,3 @@ def _parts(value: Any) -> Iterator[Any]:
     elif isinstance(value, tuple):
         for item in value:
             yield from _parts(item)
-
-
-def _write_config(out: Path, fit: Fit, model: Model, tokenizer: Tokenizer | None) -> None:
-    dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
-    ids = generation_ids(tokenizer)
-    write_json(out / CONFIG, fit.config | ids | {"dtype": dtype})
-    write_json(out / "generation_config.json", ids)
-
-
-def generation_ids(tokenizer: Tokenizer | None) -> dict[str, int | None]:
-    """Said even if null: a class's own defaults would stop at some word by accident."""
-    return {f"{role}_token_id": id for role, id in token_ids(tokenizer).items()}
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(value, indent=2) + "\n", "utf-8")
-
-
-def native_tensors(model: Model, fit: Fit) -> Iterator[tuple[str, Tensor]]:
-    """Every tensor of theirs, made when it is asked for."""
-    ours = dict(model.named_parameters())
-    for theirs, layout in table(fit.family, fit.imported.scope, model.recipe.graph, ours).items():
-        yield (
-            theirs,
-            layout.theirs({name: ours[name].detach() for name in layout.names()})
-            .contiguous()
-            .cpu(),
-        )
-
-
-def write_weights(
-    out: Path, tensors: Iterator[tuple[str, Tensor]], limit: int = SHARD_BYTES
-) -> None:
-    """One file, or shards with their index where it would be too large."""
-    from safetensors.torch import save_file
-
-    shards: list[tuple[Path, list[str]]] = []
-    held: dict[str, Tensor] = {}
-    total = size = 0
-
-    def flush() -> None:
-        nonlocal held, size
-        path = out / f"shard-{len(shards)}"
-        save_file(held, path, metadata={"format": "pt"})
-        shards.append((path, list(held)))
-        held, size = {}, 0
-
-    for name, tensor in tensors:
-        if held and size + tensor.nbytes > limit:
-            flush()
-        held[name] = tensor
-        size += tensor.nbytes
-        total += tensor.nbytes
-    flush()
-    if len(shards) == 1:
-        shards[0][0].rename(out / WEIGHTS)
-        return
-    places: dict[str, str] = {}
-    for number, (path, names) in enumerate(shards, 1):
-        file = WEIGHTS.replace(".", f"-{number:05}-of-{len(shards):05}.", 1)
-        path.rename(out / file)
-        places |= dict.fromkeys(names, file)
-    write_json(out / INDEX, {"metadata": {"total_size": total}, "weight_map": places})
-
-
-def write_tokenizer(out: Path, tokenizer: Tokenizer | None) -> None:
-    if tokenizer is not None:
-        from hf_bridge.tokenizer import as_transformers_tokenizer
-
-        as_transformers_tokenizer(tokenizer).save_pretrained(out)
-
-
-def write_recipe_class(model: Model, out: Path, tokenizer: Tokenizer | None) -> str:
-    """The model as our own class of the library's, for what fits no native one."""
-    from hf_bridge.model import as_transformers
-
-    wrapped = as_transformers(model)
-    wrapped.generation_config.update(**generation_ids(tokenizer))
-    wrapped.save_pretrained(out)
-    write_tokenizer(out, tokenizer)
-    prove(model, out)
-    return type(wrapped).__name__
-
-
-def prove(model: Model, out: Path) -> None:
-    """Load the folder as anybody would, and compare logits."""
-    gap, allowed = logits_gap(model, out)
-    if not gap <= allowed:
-        message = f"{out}: the library's logits differ from ours by {gap:.1e}, not {allowed:.1e}"
-        raise BuilderError("logits-differ", message)
-
-
-def logits_gap(model: Model, folder: Path) -> tuple[float, float]:
-    """How far the library's logits of a folder are from ours, and how far rounding may take it."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    parameter, graph = next(model.parameters()), model.recipe.graph
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(graph.vocab, (2, min(graph.context, 32)), generator=generator)
-    with quiet():
-        theirs = AutoModelForCausalLM.from_pretrained(folder, dtype=parameter.dtype).eval()
-    training = model.training
-    with torch.no_grad():
-        ours = model.eval()(ids.to(parameter.device)).cpu().double()
-        native = theirs(ids).logits.double()
-    model.train(training)
-    allowed = ULPS * torch.finfo(parameter.dtype).eps * float(ours.abs().max())
-    return float((ours - native).abs().max()), allowed
-
-
-class quiet:
-    """The library's progress bars and notices, off for a while."""
-
-    def __enter__(self) -> None:
-        from transformers.utils import logging
-
-        self.level = logging.get_verbosity()
-        self.bars = logging.is_progress_bar_enabled()
-        logging.set_verbosity_error()
-        logging.disable_progress_bar()
-
-    def __exit__(self, *raised: object) -> None:
-        from transformers.utils import logging
-
-        logging.set_verbosity(self.level)
-        if self.bars:
-            logging.enable_progress_bar()

@@ -55,7 +55,7 @@ def from_hf(
     opened = open_folder(folder)
     imported = import_config(opened.config, family, name_of(opened.path), drop=drop)
     recipe = load_recipe(imported.text)
-    model = build(recipe, dtype=dtype or weights_dtype(opened))
+    model = allocate(build(recipe, device="meta"), dtype or weights_dtype(opened))
     fill(model, opened, imported)
     return model.eval(), recipe
 
@@ -97,6 +97,20 @@ def find_family(config: dict[str, Any]) -> Family:
 def name_of(folder: Path) -> str:
     """A recipe's name, from the folder's."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name) or "imported"
+
+
+def allocate(model: Model, dtype: torch.dtype) -> Model:
+    """A model on ``meta`` with room for its weights, which ``fill`` gives: nothing is drawn."""
+    import torch
+
+    made: dict[int, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if id(parameter) not in made:
+                made[id(parameter)] = torch.nn.Parameter(torch.empty(parameter.shape, dtype=dtype))
+                made[id(parameter)].__dict__.update(parameter.__dict__)
+            module.register_parameter(name, made[id(parameter)])
+    return model
 
 
 def fill(model: Model, folder: Folder, imported: Imported) -> None:

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 
 import hf_bridge
 from builder.errors import BuilderError
-from hf_bridge.exporting import write_weights
 from hf_bridge.weights import Deal, Same, Transpose, matching, read_layout, shapes
+from hf_bridge.write_hf import write_weights
 from tests.hf_folders import GPT2, LLAMA, built, read, written
 
 torch.set_num_threads(1)
