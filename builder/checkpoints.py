@@ -1,7 +1,8 @@
 """Checkpoints on disk: written beside, synced, renamed; read only after every digest is right.
 
-``checkpoints/step_000600/`` holds ``model.safetensors``, ``training.safetensors`` (the optimizer's state),
-``state.json`` and ``manifest.json``, which has the size and SHA-256 of each other file, and of each tensor.
+``checkpoints/step_000600/`` holds ``model.safetensors``, ``training.safetensors`` (the optimizer's
+state), ``state.json`` and ``manifest.json``, which has the size and SHA-256 of each other file, and
+the SHA-256 of each tensor.
 """
 
 from __future__ import annotations
@@ -38,7 +39,9 @@ def all_in(home: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def write(home: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]) -> Path:
+def write(
+    home: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
+) -> Path:
     """Write a checkpoint, whole or not at all.  ResourceError if the disk does not take it."""
     final = home / f"step_{step:06d}"
     folder = None
@@ -46,7 +49,10 @@ def write(home: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], st
         home.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=home))
         for name, group in tensors.items():
-            save_file({key: value.detach().contiguous() for key, value in group.items()}, folder / f"{name}.safetensors")
+            save_file(
+                {key: value.detach().contiguous() for key, value in group.items()},
+                folder / f"{name}.safetensors",
+            )
         (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n")
         (folder / MANIFEST).write_text(json.dumps(manifest(folder), indent=2) + "\n")
         settle(folder, final)
@@ -54,7 +60,9 @@ def write(home: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], st
         reason = getattr(error, "strerror", None) or str(error)
         kept = all_in(home)
         held = f"{kept[-1]} is untouched" if kept else "there is none before it"
-        raise ResourceError("checkpoint-failed", f"the checkpoint of step {step} cannot be written: {reason}", held) from error
+        raise ResourceError(
+            "checkpoint-failed", f"the checkpoint of step {step} cannot be written: {reason}", held
+        ) from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -62,7 +70,7 @@ def write(home: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], st
 
 
 def settle(folder: Path, final: Path) -> None:
-    """Give a folder its name, once its files are on the disk; what was there and is damaged makes way."""
+    """Give a folder its name, once its files are on the disk; a damaged one makes way."""
     for path in sorted(folder.iterdir()):
         path.chmod(0o644)  # what makes temporary files hides them from others
         sync(path)
@@ -87,16 +95,25 @@ def manifest(folder: Path) -> dict[str, Any]:
     files = {}
     for path in sorted(path for path in folder.iterdir() if path.name != MANIFEST):
         with path.open("rb") as file:
-            files[path.name] = {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+            files[path.name] = {
+                "bytes": path.stat().st_size,
+                "sha256": hashlib.file_digest(file, "sha256").hexdigest(),
+            }
         if path.suffix == ".safetensors":
             files[path.name]["tensors"] = tensor_digests(path)
-    return {"files": files}
+    return {"files": files, "sha256": own_digest(files)}
+
+
+def own_digest(files: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
 
 
 def tensor_digests(path: Path) -> dict[str, str]:
     """The digest of each tensor's bytes, by the places that the file's own header names."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
+        if size > path.stat().st_size:
+            raise ValueError(f"a header of {size} bytes in {path}")
         header = json.loads(file.read(size))
         digests = {}
         for name in sorted(header.keys() - {"__metadata__"}):
@@ -108,27 +125,44 @@ def tensor_digests(path: Path) -> dict[str, str]:
 
 def verify(path: Path) -> None:
     """DamagedError names the first file that is not as it was written, and the tensor."""
-    try:
-        files = json.loads((path / MANIFEST).read_text())["files"]
-        wanted = {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DamagedError("damaged-file", f"{path / MANIFEST} cannot be read: {error}") from None
-    for name, (size, sha256) in wanted.items():
+    for name, entry in listed(path).items():
         file = path / name
         if not file.is_file():
-            raise DamagedError("damaged-file", f"{file} is missing")
-        if file.stat().st_size != size:
-            raise DamagedError("damaged-file", f"{file} has {file.stat().st_size} bytes, and was written with {size}")
+            raise damaged(file, "is missing")
+        size = file.stat().st_size
+        if size != entry["bytes"]:
+            raise damaged(file, f"has {size} bytes, and was written with {entry['bytes']}")
         with file.open("rb") as opened:
-            if hashlib.file_digest(opened, "sha256").hexdigest() != sha256:
-                tensor = damaged_tensor(file, files[name])
-                raise DamagedError("damaged-file", f"{file} is not as it was written{tensor}")
+            sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
+        if sha256 != entry["sha256"]:
+            raise damaged(file, f"is not as it was written{damaged_tensor(file, entry)}")
+
+
+def listed(path: Path) -> dict[str, Any]:
+    """The files of a checkpoint, as its manifest has them."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        files: dict[str, Any] = manifest["files"]
+        good = manifest["sha256"] == own_digest(files)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise damaged(path / MANIFEST, f"cannot be read: {error}") from None
+    if not good:
+        raise damaged(path / MANIFEST, "is not as it was written")
+    return files
+
+
+def damaged(file: Path, how: str) -> DamagedError:
+    return DamagedError("damaged-file", f"{file} {how}")
 
 
 def damaged_tensor(file: Path, entry: Mapping[str, Any]) -> str:
     try:
         found = tensor_digests(file)
-        return next(f": tensor {name!r}" for name, sha256 in entry["tensors"].items() if found.get(name) != sha256)
+        return next(
+            f": tensor {name!r}"
+            for name, sha256 in entry["tensors"].items()
+            if found.get(name) != sha256
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, StopIteration):
         return ": its header"
 
@@ -149,7 +183,9 @@ def newest_good(home: Path, say: Callable[[str], None]) -> Path:
         return path
     if damage is not None:
         raise damage
-    raise InputError("no-checkpoint", f"{home.parent} has no checkpoint", f"it was stopped before its first one")
+    raise InputError(
+        "no-checkpoint", f"{home.parent} has no checkpoint", "it was stopped before its first one"
+    )
 
 
 def read(path: Path, name: str) -> dict[str, Tensor]:
@@ -158,7 +194,7 @@ def read(path: Path, name: str) -> dict[str, Tensor]:
     try:
         tensors: dict[str, Tensor] = load_file(file)
     except (OSError, SafetensorError) as error:
-        raise DamagedError("damaged-file", f"{file} cannot be read: {error}") from error
+        raise damaged(file, f"cannot be read: {error}") from error
     return tensors
 
 
@@ -166,7 +202,7 @@ def read_state(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = json.loads((path / "state.json").read_text())
     except (OSError, ValueError) as error:
-        raise DamagedError("damaged-file", f"{path / 'state.json'} cannot be read: {error}") from error
+        raise damaged(path / "state.json", f"cannot be read: {error}") from error
     return state
 
 

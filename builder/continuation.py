@@ -32,13 +32,20 @@ def encode_prompt(tokenizer: Tokenizer, prompt: str, context: int) -> list[int]:
     """A prompt's tokens.  InputError if the context has no room for one more."""
     ids = tokenizer.prompt(prompt)
     if len(ids) >= context:
-        message = f"the prompt has {len(ids)} tokens, and context={context} must hold it and what follows"
+        message = (
+            f"the prompt has {len(ids)} tokens, and context={context} must hold it and what follows"
+        )
         raise InputError("prompt-too-long", message, f"at most {context - 1} tokens")
     return ids
 
 
 def continue_text(
-    model: Model, tokenizer: Tokenizer, prompt: Sequence[int], new: int, sampling: Sampling, write: Write
+    model: Model,
+    tokenizer: Tokenizer,
+    prompt: Sequence[int],
+    new: int,
+    sampling: Sampling,
+    write: Write,
 ) -> list[int]:
     """Continue one prompt, writing the new text as it comes; gives all tokens."""
     stream = TextStream(tokenizer, prompt)
@@ -51,7 +58,11 @@ def continue_text(
 
 
 def continue_all(
-    model: Model, tokenizer: Tokenizer, prompts: Sequence[Sequence[int]], new: int, sampling: Sampling
+    model: Model,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    new: int,
+    sampling: Sampling,
 ) -> list[str]:
     """Continue prompts of any lengths at once, padded on the left; gives each whole text."""
     longest = max(map(len, prompts))
@@ -64,12 +75,15 @@ def continue_all(
     out = model.generate(
         ids.to(device), new, stop=stops(tokenizer), padding=padding.to(device), **asdict(sampling)
     )
-    return [tokenizer.decode(row[longest - len(prompt) :].tolist()) for row, prompt in zip(out, prompts, strict=True)]
+    return [
+        tokenizer.decode(row[longest - len(prompt) :].tolist())
+        for row, prompt in zip(out, prompts, strict=True)
+    ]
 
 
 @dataclass
 class Conversation:
-    """Turns of text on one context: what was read stays in the cache, and only what is new is read."""
+    """Turns of text on one context: what was read stays in the cache, and only the new is read."""
 
     model: Model
     tokenizer: Tokenizer
@@ -84,7 +98,7 @@ class Conversation:
         asked = self.tokenizer.encode(f"\n{text}") if self.ids else self.tokenizer.prompt(text)
         room = context - len(self.ids) - len(asked)
         if room < 1:
-            message = f"{len(self.ids)} tokens so far and {len(asked)} more leave no room in context={context}"
+            message = f"{len(self.ids)} + {len(asked)} tokens leave no room in context={context}"
             raise InputError("prompt-too-long", message, "/reset starts again")
         ids = [*self.ids, *asked]
         cache = self.model.new_cache(1) if self.cache is None else self.cache
@@ -107,7 +121,9 @@ class Conversation:
         self.ids, self.cache = [], None
 
 
-def showing(stream: TextStream, tokenizer: Tokenizer, write: Write) -> Callable[[torch.Tensor], None]:
+def showing(
+    stream: TextStream, tokenizer: Tokenizer, write: Write
+) -> Callable[[torch.Tensor], None]:
     """What writes each new token of a single row as text."""
 
     def show(column: torch.Tensor) -> None:

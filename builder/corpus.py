@@ -30,6 +30,7 @@ FORMAT = 1
 GROUP = 256  # pieces tokenised at once: 16 MB of text
 VALIDATION = 0.05
 ROUNDS = 6  # of the Feistel network; with fewer, small corpora are visibly ordered
+GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,9 @@ def _written(home: Path) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
         if not (home / "tokens.json").exists():  # else another process was first
-            raise ResourceError("cannot-write", f"cannot write tokens to {home}: {error.strerror}") from error
+            raise ResourceError(
+                "cannot-write", f"cannot write tokens to {home}: {error.strerror}"
+            ) from error
 
 
 def write_tokens(folder: Path, source: Source, tokenizer: Tokenizer, known: dict[str, Any]) -> None:
@@ -96,7 +99,9 @@ def write_tokens(folder: Path, source: Source, tokenizer: Tokenizer, known: dict
     marked = _marked_pieces(source)
     with (folder / "tokens.bin").open("wb") as file:
         while group := list(islice(marked, GROUP)):
-            for (piece, last), ids in zip(group, tokenizer.encode_batch([piece for piece, _ in group]), strict=True):
+            for (piece, last), ids in zip(
+                group, tokenizer.encode_batch([piece for piece, _ in group]), strict=True
+            ):
                 ids += end if last else []
                 file.write(np.asarray(ids, dtype=dtype).tobytes())
                 count, size = count + len(ids), size + len(piece.encode())
@@ -136,7 +141,10 @@ def split(file: TokenFile, tokenizer: Tokenizer, length: int, eval_tokens: int) 
     remains.
     """
     held = min(int(len(file.tokens) * VALIDATION), eval_tokens)
-    train, validation = file.tokens[: len(file.tokens) - held], file.tokens[len(file.tokens) - held :]
+    train, validation = (
+        file.tokens[: len(file.tokens) - held],
+        file.tokens[len(file.tokens) - held :],
+    )
     if len(train) < length + 1:
         raise InputError(
             "corpus-too-small",
@@ -152,13 +160,11 @@ def windows(corpus: Corpus, seed: int, first: int, count: int) -> Array:
     """
     index = np.arange(first, first + count, dtype=np.uint64)
     total = np.uint64(corpus.windows)
-    place = permuted(index % total, corpus.windows, _mixed(index // total + np.uint64(seed % (1 << 32)) * _ODD))
+    keys = _mixed(index // total + np.uint64(seed * GOLDEN % 2**64))
+    place = permuted(index % total, corpus.windows, keys)
     starts = place.astype(np.int64) * corpus.length
     found: Array = corpus.train[starts[:, None] + np.arange(corpus.length + 1)].astype(np.int64)
     return found
-
-
-_ODD = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio
 
 
 def permuted(index: Array, size: int, key: Array) -> Array:
@@ -189,7 +195,7 @@ def _mixed(x: Array) -> Array:
     """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of x moves every bit of the
     result.
     """
-    x = x + _ODD
+    x = x + np.uint64(GOLDEN)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     found: Array = x ^ (x >> np.uint64(31))

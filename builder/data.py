@@ -47,7 +47,11 @@ class PythonDocs:
 
     def files(self) -> list[Path]:
         home = Path(sysconfig.get_path("stdlib"))
-        found = (path for path in home.rglob("*.py") if not set(path.relative_to(home).parts) & set(self.skipped))
+        found = (
+            path
+            for path in home.rglob("*.py")
+            if not set(path.relative_to(home).parts) & set(self.skipped)
+        )
         return sorted(found, key=lambda path: path.relative_to(home).as_posix())
 
     def documents(self) -> Iterator[Document]:
@@ -72,11 +76,21 @@ class Text:
             return [path]
         if path.is_dir():
             inside = (file for file in path.rglob("*") if file.is_file())
-            found = [file for file in inside if not any(p.startswith(".") for p in file.relative_to(path).parts)]
+            found = [
+                file
+                for file in inside
+                if not any(p.startswith(".") for p in file.relative_to(path).parts)
+            ]
         else:
-            found = [file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()]
+            found = [
+                file for file in map(Path, glob.glob(str(path), recursive=True)) if file.is_file()
+            ]
         if not found:
-            raise InputError("no-such-data", f"there is no text at {self.path!r}", "data: {text: FILE, folder or pattern}")
+            raise InputError(
+                "no-such-data",
+                f"there is no text at {self.path!r}",
+                "data: {text: FILE, folder or pattern}",
+            )
         return sorted(found)
 
     def documents(self) -> Iterator[Document]:
@@ -116,7 +130,9 @@ def opened(path: Path) -> Iterator[TextIO]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             yield file
     except UnicodeDecodeError as error:
-        raise InputError("not-text", f"{path} is not UTF-8 text: {error.reason}", "convert it to UTF-8") from None
+        raise InputError(
+            "not-text", f"{path} is not UTF-8 text: {error.reason}", "convert it to UTF-8"
+        ) from None
     except OSError as error:
         raise InputError("cannot-read", f"cannot read {path}: {error.strerror}") from None
 
@@ -172,8 +188,7 @@ def prose(paths: Sequence[Path]) -> dict[str, str]:
 
 
 def parsed(path: Path) -> ast.Module:
-    """A file of the standard library; those that are no Python (templates, bad examples) are empty.
-    """
+    """A file of the standard library; those that are no Python, such as templates, are empty."""
     try:
         return ast.parse(path.read_bytes())
     except (SyntaxError, ValueError):
@@ -183,8 +198,13 @@ def parsed(path: Path) -> ast.Module:
 def docstrings(tree: ast.Module) -> str:
     """What a module says of itself, from the top down."""
     documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = ((node, ast.get_docstring(node)) for node in ast.walk(tree) if isinstance(node, documented))
-    ordered = sorted(((getattr(node, "lineno", 0), text) for node, text in found if text), key=lambda pair: pair[0])
+    found = (
+        (node, ast.get_docstring(node)) for node in ast.walk(tree) if isinstance(node, documented)
+    )
+    ordered = sorted(
+        ((getattr(node, "lineno", 0), text) for node, text in found if text),
+        key=lambda pair: pair[0],
+    )
     return "".join(f"{text}\n\n" for _, text in ordered)
 
 
@@ -192,5 +212,7 @@ def topics(tree: ast.Module) -> dict[str, str]:
     """The chapters of ``pydoc_data/topics.py``: one dict, read without running it."""
     for statement in tree.body:
         if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            return {f"topic {name}": text for name, text in ast.literal_eval(statement.value).items()}
+            return {
+                f"topic {name}": text for name, text in ast.literal_eval(statement.value).items()
+            }
     return {}

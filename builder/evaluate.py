@@ -29,7 +29,9 @@ def measure(run: Run, data: str | None = None, device: str | None = None) -> Eva
         tokens = tokenised(source_of(data), tokenizer, CACHE).tokens
         size = tokenizer.count_bytes(tokens[1:])
     if len(tokens) < 2:
-        raise InputError("corpus-too-small", f"{len(tokens)} tokens to evaluate on, and 2 are the fewest")
+        raise InputError(
+            "corpus-too-small", f"{len(tokens)} tokens to evaluate on, and 2 are the fewest"
+        )
     model = run.model(str(pick_device(device)))
     return evaluate(model, tokens, size, length, settings.batch, settings.dtype)
 

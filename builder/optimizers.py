@@ -22,10 +22,17 @@ class Groups:
 
 def groups(model: nn.Module, graph: Graph) -> Groups:
     """Matrices decay, apart from embeddings and positions; biases and gains do not."""
-    lookups = tuple(f"{leaf.weights}." for leaf in leaves(graph) if leaf.kind in ("embedding", "positions", "norm"))
-    decayed, kept = [], []
+    lookups = tuple(
+        f"{leaf.weights}."
+        for leaf in leaves(graph)
+        if leaf.kind in ("embedding", "positions", "norm")
+    )
+    decayed: list[nn.Parameter] = []
+    kept: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        stacked = getattr(parameter, "stacked", False)  # experts: one more dimension than the weight it holds
+        stacked = getattr(
+            parameter, "stacked", False
+        )  # experts: one more dimension than the weight it holds
         mixes = parameter.dim() - stacked >= 2 and not name.startswith(lookups)
         (decayed if mixes else kept).append(parameter)
     return Groups(decayed, kept)
@@ -39,7 +46,12 @@ class AdamW:
     """
 
     def __init__(
-        self, *, beta1: float = 0.9, beta2: float = 0.95, eps: float = 1e-8, weight_decay: float = 0.1
+        self,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.95,
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
     ) -> None:
         self.betas, self.eps, self.weight_decay = (beta1, beta2), eps, weight_decay
 
@@ -61,7 +73,9 @@ def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[st
     }
 
 
-def restore(optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+def restore(
+    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
+) -> None:
     """Give an optimizer back its memory."""
     parameters = dict(model.named_parameters())
     for full, value in tensors.items():

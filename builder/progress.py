@@ -38,7 +38,10 @@ class Progress:
 
     def show(self, step: Step) -> None:
         on_terminal, now = self.stream.isatty(), self.clock()
-        if now - self._shown < (BETWEEN_REWRITES_S if on_terminal else BETWEEN_LINES_S) and step.number < self.steps:
+        if (
+            now - self._shown < (BETWEEN_REWRITES_S if on_terminal else BETWEEN_LINES_S)
+            and step.number < self.steps
+        ):
             return
         self._shown = now
         before, after = (CLEAR, "") if on_terminal else ("", "\n")
@@ -48,7 +51,8 @@ class Progress:
     def line(self, step: Step) -> str:
         left = (self.steps - step.number) * self.step_tokens / self.rate if self.rate else 0.0
         return (
-            f"step {step.number:>{len(str(self.steps))}}/{self.steps}  loss {step.loss:.3f}  lr {step.lr:.2e}"
+            f"step {step.number:>{len(str(self.steps))}}/{self.steps}"
+            f"  loss {step.loss:.3f}  lr {step.lr:.2e}"
             f"  {self.rate:,.0f} tokens/s  {duration(left)} left"
         )
 

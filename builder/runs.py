@@ -1,10 +1,10 @@
 """The run folder: what was asked, what was built, what happened.
 
-    runs/<time>_<name>_<hash>/
-      recipe.yaml       as given          resolved.yaml     all of it in one page, defaults written out
-      tokenizer.json    if it has one     environment.json  versions, threads, command, commit
-      metrics.jsonl     an event a line   samples.txt
-      checkpoints/step_000600/
+runs/<time>_<name>_<hash>/
+  recipe.yaml       as given          resolved.yaml     all of it in one page, defaults written out
+  tokenizer.json    if it has one     environment.json  versions, threads, command, commit
+  metrics.jsonl     an event a line   samples.txt
+  checkpoints/step_000600/
 """
 
 from __future__ import annotations
@@ -104,9 +104,13 @@ class Run:
         try:
             lock.acquire(timeout=0)
         except Timeout:
-            raise InputError("run-busy", f"{self.path} is being written by another process") from None
+            raise InputError(
+                "run-busy", f"{self.path} is being written by another process"
+            ) from None
         except OSError as error:
-            raise ResourceError("cannot-write", f"cannot write to {self.path}: {error.strerror}") from error
+            raise ResourceError(
+                "cannot-write", f"cannot write to {self.path}: {error.strerror}"
+            ) from error
         try:
             yield
         finally:
@@ -131,29 +135,47 @@ class Run:
 def open_run(path: Path, plugins: Sequence[Path] = ()) -> Run:
     """A run that is there.  InputError ``not-a-run`` for any other folder."""
     if not path.is_dir():
-        raise InputError("not-a-run", f"{path} is no folder", f"runs are in {ROOT}/; 'train' makes one")
+        raise InputError(
+            "not-a-run", f"{path} is no folder", f"runs are in {ROOT}/; 'train' makes one"
+        )
     missing = [page for page in PAGES if not (path / page).is_file()]
     if missing:
-        raise InputError("not-a-run", f"{path} is not a run: it has no {missing[0]}", "a run is a folder that 'train' made")
+        raise InputError(
+            "not-a-run",
+            f"{path} is not a run: it has no {missing[0]}",
+            "a run is a folder that 'train' made",
+        )
     return Run(path, tuple(plugins))
 
 
 def create_run(
-    recipe: Recipe, tokenizer: Tokenizer | None, command: Sequence[str], path: Path | None = None, root: Path = ROOT
+    recipe: Recipe,
+    tokenizer: Tokenizer | None,
+    command: Sequence[str],
+    path: Path | None = None,
+    root: Path = ROOT,
 ) -> Run:
-    """A new run folder, at ``path`` or under ``root`` by time, name and hash.  Nothing is ever overwritten."""
+    """A new run folder, at ``path`` or under ``root`` by time, name and hash; never an old one."""
     home = root if path is None else path.parent
     try:
         home.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix=".tmp-run-", dir=home))
     except OSError as error:
-        raise ResourceError("cannot-write", f"cannot make a run in {home}: {error.strerror}") from error
+        raise ResourceError(
+            "cannot-write", f"cannot make a run in {home}: {error.strerror}"
+        ) from error
     try:
         fill(folder, recipe, tokenizer, command)
-        final = path if path is not None else home / f"{time.strftime('%Y%m%d-%H%M%S')}_{recipe.name}_{recipe.hash[:8]}"
+        final = (
+            path
+            if path is not None
+            else home / f"{time.strftime('%Y%m%d-%H%M%S')}_{recipe.name}_{recipe.hash[:8]}"
+        )
         return Run(place(folder, final, again=path is None), recipe.plugins)
     except OSError as error:
-        raise ResourceError("cannot-write", f"cannot make a run in {home}: {error.strerror}") from error
+        raise ResourceError(
+            "cannot-write", f"cannot make a run in {home}: {error.strerror}"
+        ) from error
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -170,7 +192,7 @@ def fill(folder: Path, recipe: Recipe, tokenizer: Tokenizer | None, command: Seq
 
 
 def place(folder: Path, final: Path, again: bool) -> Path:
-    """Give a new folder its name: a rename fails if there is one already, so two starts get two names."""
+    """Give a new folder its name: a rename fails if it is taken, so two starts get two names."""
     for number in range(1, 1000 if again else 2):
         name = final if number == 1 else final.with_name(f"{final.name}_{number}")
         try:
@@ -202,8 +224,12 @@ def commit() -> str | None:
     """The commit of this checkout, if it is one; ``+`` where files differ from it."""
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
-        head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        dirty = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, timeout=10).returncode
+        head = subprocess.run(
+            [*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True
+        )
+        dirty = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD"], capture_output=True, timeout=10
+        ).returncode
     except (OSError, subprocess.SubprocessError):
         return None
     return head.stdout.strip() + "+" * bool(dirty)
@@ -217,7 +243,7 @@ def save_checkpoint(
     state: Mapping[str, Any] | None = None,
     keep: int | None = None,
 ) -> Path:
-    """Write the weights (each once, by its first name), and the optimizer's state if it is given; then prune."""
+    """Write the weights, each once by its first name, and the optimizer's state; then prune."""
     tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(model.named_parameters())}
     if training is not None:
         tensors["training"] = training
@@ -238,7 +264,9 @@ def load_weights(model: nn.Module, checkpoint: Path) -> None:
     for name, parameter in parameters.items():
         if parameter.shape != tensors[name].shape:
             shapes = f"{tuple(tensors[name].shape)}, and the recipe's {tuple(parameter.shape)}"
-            raise DamagedError("other-weights", f"{checkpoint}: the checkpoint's {name!r} is {shapes}")
+            raise DamagedError(
+                "other-weights", f"{checkpoint}: the checkpoint's {name!r} is {shapes}"
+            )
         parameter.copy_(tensors[name])
 
 
@@ -252,7 +280,9 @@ def take_weights(model: nn.Module, checkpoint: Path) -> list[str]:
         if name not in tensors:
             left.append(f"{name}: new, starts from its initial value")
         elif parameter.shape != tensors[name].shape:
-            left.append(f"{name}: {tuple(tensors[name].shape)} there, {tuple(parameter.shape)} here")
+            left.append(
+                f"{name}: {tuple(tensors[name].shape)} there, {tuple(parameter.shape)} here"
+            )
         else:
             parameter.copy_(tensors[name])
     return left

@@ -11,14 +11,15 @@ from blocks.registry import Init, Optimizer, Schedule, maker, register
 class Train:
     """How a model is trained.
 
-    ``batch`` is the windows of a step, of ``length`` tokens each (the context if none), in ``accumulate`` parts.
-    ``eval_tokens`` is the most that validation takes from the end of the corpus.  ``sample`` is continued by
-    ``sample_tokens`` at each evaluation.  The last ``keep`` checkpoints stay.
+    ``batch`` is the windows of a step, of ``length`` tokens each (the context if none), in
+    ``accumulate`` parts.  ``eval_tokens`` is the most that validation takes from the end of the
+    corpus.  ``sample`` is continued by ``sample_tokens`` at each evaluation.  The last ``keep``
+    checkpoints stay.
     """
 
     checks = {
         "steps >= 1": "steps={steps} is below 1",
-        "1 <= accumulate and accumulate <= batch": "accumulate={accumulate} does not cut batch={batch} into parts",
+        "1 <= accumulate and accumulate <= batch": "no {accumulate} parts of batch={batch}",
         "length >= 1": "length={length} is below 1",
         "lr > 0": "lr={lr} is not above 0",
         "clip > 0": "clip={clip} is not above 0",

@@ -1,4 +1,4 @@
-"""One step of training, and one evaluation: plain functions of what is trained and which step it is."""
+"""One step of training, and one evaluation: plain functions of what is trained, and the step."""
 
 from __future__ import annotations
 
@@ -59,17 +59,22 @@ class Evaluation:
 
 
 def take_step(training: Training, index: int) -> Step:
-    """Step ``index`` (from 0): loss and gradient, then the move.  NumbersError before anything moves."""
+    """Step ``index`` (from 0): loss, gradient, then the move.  NumbersError before it."""
     settings = training.settings
-    batch = torch.from_numpy(windows(training.corpus, settings.seed, index * settings.batch, settings.batch))
+    batch = torch.from_numpy(
+        windows(training.corpus, settings.seed, index * settings.batch, settings.batch)
+    )
     loss = backward(training, batch.to(training.device), index)
     limit = math.inf if settings.clip is None else settings.clip
     norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), limit)
-    found = Step(index + 1, *torch.stack([loss, norm]).tolist(), settings.lr * settings.schedule(index, settings.steps))
+    seen, length = torch.stack([loss, norm]).tolist()  # the one wait for the device
+    lr = settings.lr * settings.schedule(index, settings.steps)
+    found = Step(index + 1, seen, length, lr)
     if not (math.isfinite(found.loss) and math.isfinite(found.norm)):
         raise NumbersError(
             "not-finite",
-            f"step {found.number}: loss {found.loss}, gradient norm {found.norm}; the weights were not moved",
+            f"step {found.number}: loss {found.loss}, gradient norm {found.norm}; "
+            "the weights were not moved",
             f"try a lower train.lr than {settings.lr:g}, a longer warmup, or train.clip",
         )
     for group in training.optimizer.param_groups:
@@ -87,7 +92,7 @@ def backward(training: Training, batch: Tensor, index: int) -> Tensor:
         with numerics(training.device, settings.dtype):
             loss = training.model.loss(part[:, :-1], part[:, 1:])
         share = len(part) / len(batch)
-        (loss * share).backward()
+        (loss * share).backward()  # type: ignore[no-untyped-call]
         total += loss.detach() * share
     return total
 
@@ -102,22 +107,26 @@ def numerics(device: torch.device, dtype: str) -> torch.autocast:
 
 
 @torch.no_grad()
-def evaluate(model: Model, tokens: Array, bytes: int, length: int, batch: int = 8, dtype: str = "fp32") -> Evaluation:
+def evaluate(
+    model: Model, tokens: Array, bytes: int, length: int, batch: int = 8, dtype: str = "fp32"
+) -> Evaluation:
     """The loss over every token but the first, each predicted once, in windows of ``length``."""
     model.eval()
     device = next(model.parameters()).device
-    count = (len(tokens) - 1) // length
+    predicted = max(len(tokens) - 1, 0)
+    count = predicted // length
     rows = np.arange(count)[:, None] * length + np.arange(length + 1)
     parts = [tokens[rows[i : i + batch]] for i in range(0, count, batch)]
-    if len(tokens) - 1 > count * length:
+    if predicted > count * length:
         parts.append(tokens[None, count * length :])
     nats = torch.zeros((), dtype=torch.float64)
     for part in parts:
         ids = torch.from_numpy(part.astype(np.int64)).to(device)
         with numerics(device, dtype):
             logits = model(ids[:, :-1])
-        losses = F.cross_entropy(logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+        losses = F.cross_entropy(
+            logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
+        )
         nats += losses.double().sum().cpu()
     model.train()
-    predicted = max(len(tokens) - 1, 0)
     return Evaluation(float(nats) / predicted if predicted else math.nan, predicted, bytes)

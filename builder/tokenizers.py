@@ -44,7 +44,11 @@ class Tokenizer:
     @cached_property
     def end(self) -> int | None:
         """The token between documents, if there is one."""
-        special = {token["content"]: token["id"] for token in self._json["added_tokens"] if token["special"]}
+        special = {
+            token["content"]: token["id"]
+            for token in self._json["added_tokens"]
+            if token["special"]
+        }
         return next((special[word] for word in ENDS if word in special), None)
 
     @cached_property
@@ -70,15 +74,18 @@ class Tokenizer:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         if self.alphabet is not None:
             self._refuse_unseen(texts, self.alphabet)
-        return [found.ids for found in self._backend.encode_batch(list(texts), add_special_tokens=False)]
+        return [
+            found.ids for found in self._backend.encode_batch(list(texts), add_special_tokens=False)
+        ]
 
     def _refuse_unseen(self, texts: Sequence[str], alphabet: frozenset[str]) -> None:
         unseen = sorted(set().union(*texts) - alphabet)
         if unseen:
             raise InputError(
                 "unseen-character",
-                f"{unseen[0]!r} (U+{ord(unseen[0]):04X}) is not among the {len(alphabet)} characters of the tokenizer",
-                "it knows those of the text it was made from; 'tokenizer: bytes' and 'bpe' can spell anything",
+                f"{unseen[0]!r} (U+{ord(unseen[0]):04X}) is not among the tokenizer's "
+                f"{len(alphabet)} characters",
+                "it knows those of its text; 'tokenizer: bytes' and 'bpe' can spell anything",
             )
 
     def prompt(self, text: str) -> list[int]:
@@ -92,7 +99,9 @@ class Tokenizer:
             return ids
         if self.end is None:
             raise InputError(
-                "empty-prompt", "the prompt is empty, and the tokenizer has no token to start from", "give a prompt"
+                "empty-prompt",
+                "the prompt is empty, and the tokenizer has no token to start from",
+                "give a prompt",
             )
         return [self.end]
 
@@ -127,11 +136,15 @@ class Tokenizer:
         try:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InputError("unreadable-file", f"the tokenizer {path} cannot be read: {error}") from error
+            raise InputError(
+                "unreadable-file", f"the tokenizer {path} cannot be read: {error}"
+            ) from error
         try:
             return cls(tokenizers.Tokenizer.from_str(text))
         except Exception as error:  # what the package raises has no narrower type
-            raise DamagedError("not-a-tokenizer", f"{path} is not a tokenizer.json: {error}") from error
+            raise DamagedError(
+                "not-a-tokenizer", f"{path} is not a tokenizer.json: {error}"
+            ) from error
 
 
 class TextStream:
@@ -170,7 +183,11 @@ class Bpe:
     def fit(self, texts: Iterable[str]) -> Tokenizer:
         if self.vocab <= len(BYTES):
             least = len(BYTES) + 1
-            raise InputError("vocab-too-small", f"vocab={self.vocab} is below {least}: 256 bytes and the end", f"{least}")
+            raise InputError(
+                "vocab-too-small",
+                f"vocab={self.vocab} is below {least}: 256 bytes and the end",
+                f"{least}",
+            )
         backend = tokenizers.Tokenizer(models.BPE())
         byte_level(backend)
         trainer = trainers.BpeTrainer(

@@ -14,7 +14,7 @@ import torch
 
 from builder import checkpoints
 from builder.construct import make
-from builder.corpus import Corpus, split, tokenised
+from builder.corpus import Corpus, split, tokenised, windows
 from builder.errors import InputError
 from builder.optimizers import groups, restore, state_tensors
 from builder.progress import Progress, duration
@@ -25,7 +25,6 @@ from builder.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
     from builder.graph import Filler
-    from builder.model import Model
     from builder.recipe import Recipe
 
 CACHE = ROOT / ".cache"
@@ -48,9 +47,11 @@ def train(
     device: str | None = None,
     command: Sequence[str] = (),
 ) -> Run:
-    """Train a recipe in a new run folder, and give the run.  ``start`` is a run whose weights it starts from."""
+    """Train a recipe in a new run folder, from the weights of ``start`` if it is given."""
     if path is not None and path.exists():
-        raise InputError("run-exists", f"{path} exists already", "give another name, or 'resume' it")
+        raise InputError(
+            "run-exists", f"{path} exists already", "give another name, or 'resume' it"
+        )
     progress = progress_of(recipe)
     prepared = prepare(recipe, device, progress.say, start)
     run = create_run(recipe, prepared.tokenizer, command, path)
@@ -70,7 +71,11 @@ def resume(run: Run, device: str | None = None) -> Run:
         with run.at_home():
             prepared = prepare(recipe, device, progress.say, tokenizer=tokenizer)
         if state.get("source") not in (None, prepared.training.corpus.source):
-            raise InputError("data-changed", f"the text that {run.path} is trained on has changed", "bring it back")
+            raise InputError(
+                "data-changed",
+                f"the text that {run.path} is trained on has changed",
+                "bring it back",
+            )
         recall(prepared.training, latest)
         run.rewind(state["step"])
         progress.say(f"resuming {run.path} after step {state['step']}")
@@ -90,6 +95,8 @@ def fit(prepared: Prepared, run: Run, start: int, progress: Progress) -> None:
     training = prepared.training
     settings = training.settings
     with stopping() as stop:
+        if start:
+            look(prepared, run, start, progress)  # if it was stopped before it could
         for index in range(start, settings.steps):
             began = time.perf_counter()
             step = take_step(training, index)
@@ -98,16 +105,26 @@ def fit(prepared: Prepared, run: Run, start: int, progress: Progress) -> None:
             last = step.number == settings.steps
             if last or step.number % settings.log_every == 0:
                 log_step(run, step, progress)
-            if (last or step.number % settings.eval_every == 0) and not stop.asked:
-                log_evaluation(prepared, run, step.number, progress)
             if last or stop.asked or step.number % settings.checkpoint_every == 0:
                 checkpoint(training, run, step.number)
-            if stop.asked and not last:
+            if stop.asked:
                 raise stopped(stop, run, step.number)
+            look(prepared, run, step.number, progress)
+
+
+def look(prepared: Prepared, run: Run, step: int, progress: Progress) -> None:
+    """Validate and sample if this is a step for it, once."""
+    settings = prepared.training.settings
+    if step != settings.steps and step % settings.eval_every:
+        return
+    if not any(e["event"] == "validation" and e["step"] == step for e in run.metrics()):
+        log_evaluation(prepared, run, step, progress)
 
 
 def stopped(stop: Stop, run: Run, step: int) -> Exception:
-    return stop.error(f"stopped after step {step}, which is saved", f"python -m builder resume {run.path}")
+    return stop.error(
+        f"stopped after step {step}, which is saved", f"python -m builder resume {run.path}"
+    )
 
 
 def log_step(run: Run, step: Step, progress: Progress) -> None:
@@ -119,8 +136,15 @@ def log_evaluation(prepared: Prepared, run: Run, step: int, progress: Progress) 
     """Validate and sample; both are said, and kept."""
     found = validate(prepared.training)
     if found.bytes:
-        progress.say(f"step {step}: validation {found.bits_per_byte:.4f} bits per byte, loss {found.loss:.4f}")
-        run.log({"event": "validation", "step": step, "loss": found.loss, "bits_per_byte": found.bits_per_byte})
+        progress.say(f"step {step}: validation {found.bits_per_byte:.4f} bits per byte")
+        run.log(
+            {
+                "event": "validation",
+                "step": step,
+                "loss": found.loss,
+                "bits_per_byte": found.bits_per_byte,
+            }
+        )
     if prepared.training.settings.sample_tokens:
         append(run.path / "samples.txt", f"--- step {step}\n{sample(prepared)}\n")
 
@@ -168,7 +192,7 @@ def prepare(
     start: Run | None = None,
     tokenizer: Tokenizer | None = None,
 ) -> Prepared:
-    """Tokenizer, corpus, model and optimizer, each as the recipe says.  InputError for what it does not say."""
+    """Tokenizer, corpus, model and optimizer, as the recipe says."""
     use_physical_cores()
     tokenizer, corpus = prepare_data(recipe, say, start, tokenizer)
     training = assemble(recipe, corpus, pick_device(device))
@@ -182,13 +206,17 @@ def prepare(
     return Prepared(training, tokenizer)
 
 
-def prepare_data(recipe: Recipe, say: Say, start: Run | None, tokenizer: Tokenizer | None) -> tuple[Tokenizer, Corpus]:
+def prepare_data(
+    recipe: Recipe, say: Say, start: Run | None, tokenizer: Tokenizer | None
+) -> tuple[Tokenizer, Corpus]:
     source = make(needed(recipe, "data"))
     settings = make(needed(recipe, "train"))
     graph = recipe.graph
     length = settings.length or graph.context
     if length > graph.context:
-        raise InputError("length-over-context", f"train.length={length} is more than context={graph.context}")
+        raise InputError(
+            "length-over-context", f"train.length={length} is more than context={graph.context}"
+        )
     if length < graph.context:
         say(f"training on {length} tokens at a time, of a context of {graph.context}")
     if tokenizer is None:
@@ -199,7 +227,9 @@ def prepare_data(recipe: Recipe, say: Say, start: Run | None, tokenizer: Tokeniz
     if tokenizer.size < graph.vocab:
         say(f"the tokenizer has {tokenizer.size} tokens, fewer than vocab={graph.vocab}")
     file = tokenised(source, tokenizer, CACHE)
-    say(f"data: {len(file.tokens):,} tokens of {file.bytes:,} bytes in {len(file.ends):,} documents")
+    say(
+        f"data: {len(file.tokens):,} tokens of {file.bytes:,} bytes in {len(file.ends):,} documents"
+    )
     return tokenizer, split(file, tokenizer, length, settings.eval_tokens)
 
 
@@ -217,7 +247,9 @@ def needed(recipe: Recipe, section: str) -> Filler:
     filler: Filler | None = getattr(recipe, section)
     if filler is None:
         default = {"tokenizer": "bpe", "data": "python_docs", "train": "{steps: 600}"}[section]
-        raise InputError(f"no-{section}", f"recipe {recipe.name!r} has no {section!r}", f"{section}: {default}")
+        raise InputError(
+            f"no-{section}", f"recipe {recipe.name!r} has no {section!r}", f"{section}: {default}"
+        )
     return filler
 
 
@@ -226,18 +258,26 @@ def assemble(recipe: Recipe, corpus: Corpus, device: torch.device) -> Training:
 
     settings = make(needed(recipe, "train"))
     model = build(recipe, device=device).train()
-    return Training(model, settings.optimizer.over(groups(model, recipe.graph)), settings, corpus, device)
+    return Training(
+        model, settings.optimizer.over(groups(model, recipe.graph)), settings, corpus, device
+    )
 
 
 def check_sample(training: Training, tokenizer: Tokenizer) -> None:
     """Whether the prompt of the samples can be read, before hours of training instead of after."""
     settings, context = training.settings, training.model.recipe.graph.context
-    if settings.sample_tokens and settings.sample and len(tokenizer.prompt(settings.sample)) >= context:
+    if (
+        settings.sample_tokens
+        and settings.sample
+        and len(tokenizer.prompt(settings.sample)) >= context
+    ):
         raise InputError("prompt-too-long", f"train.sample leaves no room in context={context}")
 
 
-def dry_run(recipe: Recipe, device: str | None = None, say: Say = print, start: Run | None = None) -> str:
-    """Everything up to the first move, in memory: what it would train, and about how long it takes."""
+def dry_run(
+    recipe: Recipe, device: str | None = None, say: Say = print, start: Run | None = None
+) -> str:
+    """Everything up to the first move, in memory: what it would train, and how long it takes."""
     prepared = prepare(recipe, device, say, start)
     training, settings = prepared.training, prepared.training.settings
     batch = first_batch(training)
@@ -245,14 +285,15 @@ def dry_run(recipe: Recipe, device: str | None = None, say: Say = print, start: 
     began = time.perf_counter()
     backward(training, batch, 0)
     seconds = (time.perf_counter() - began) * settings.steps
-    return f"loss {loss.item():.4f} before the first step; {settings.steps} steps take about {duration(seconds)}"
+    before = f"loss {loss.item():.4f} before the first step"
+    return f"{before}; {settings.steps} steps take about {duration(seconds)}"
 
 
 def first_batch(training: Training) -> torch.Tensor:
-    from builder.corpus import windows
-
     settings = training.settings
-    return torch.from_numpy(windows(training.corpus, settings.seed, 0, settings.batch)).to(training.device)
+    return torch.from_numpy(windows(training.corpus, settings.seed, 0, settings.batch)).to(
+        training.device
+    )
 
 
 def pick_device(name: str | None) -> torch.device:
@@ -263,13 +304,15 @@ def pick_device(name: str | None) -> torch.device:
         return torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
         message = str(error).partition("\n")[0]
-        raise InputError("no-device", f"device {name!r} cannot be used: {message}", "--device cpu") from None
+        raise InputError(
+            "no-device", f"device {name!r} cannot be used: {message}", "--device cpu"
+        ) from None
 
 
 def progress_of(recipe: Recipe) -> Progress:
-    settings = needed(recipe, "train")
-    length = settings["length"] or recipe.graph.context
-    return Progress(int(settings["steps"]), int(settings["batch"]) * int(length))  # type: ignore[arg-type]
+    settings = make(needed(recipe, "train"))
+    length = settings.length or recipe.graph.context
+    return Progress(settings.steps, settings.batch * length)
 
 
 def use_physical_cores() -> None:
@@ -283,7 +326,9 @@ def physical_cores() -> int:
     try:
         usable = os.sched_getaffinity(0)
         topology = Path("/sys/devices/system/cpu")
-        siblings = {(topology / f"cpu{n}/topology/thread_siblings_list").read_text() for n in usable}
+        siblings = {
+            (topology / f"cpu{n}/topology/thread_siblings_list").read_text() for n in usable
+        }
         return len(siblings)
     except (AttributeError, OSError):
         return torch.get_num_threads()

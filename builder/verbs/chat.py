@@ -29,7 +29,10 @@ def run(args: Namespace) -> None:
 
     opened = open_run(args.run, args.plugins)
     model = opened.model(args.device)
-    say(f"{opened.recipe.name}, {opened.recipe.graph.context} tokens of context; /reset forgets, /quit ends")
+    say(
+        f"{opened.recipe.name}, {opened.recipe.graph.context} tokens of context;"
+        " /reset forgets, /quit ends"
+    )
     converse(Conversation(model, opened.tokenizer, sampling(args), args.max_new_tokens))
 
 

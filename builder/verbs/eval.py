@@ -11,7 +11,9 @@ from builder.verbs.train import device_argument
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("--data", metavar="DATA", help="a file, folder or pattern, or a source such as python_docs")
+    parser.add_argument(
+        "--data", metavar="DATA", help="a file, folder or pattern, or a source such as python_docs"
+    )
     device_argument(parser)
     plugin_argument(parser)
 

@@ -17,22 +17,37 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("prompts", nargs="+", metavar="PROMPT", help="a text to continue; several go together")
+    parser.add_argument(
+        "prompts", nargs="+", metavar="PROMPT", help="a text to continue; several go together"
+    )
     sampling_arguments(parser)
     device_argument(parser)
     plugin_argument(parser)
 
 
 def sampling_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("--max-new-tokens", type=within(int, 1), default=100, metavar="N", help="default: 100")
-    parser.add_argument("--temperature", type=within(float, 0), default=0.8, metavar="T", help="default: 0.8")
-    parser.add_argument("--top-k", type=within(int, 1), metavar="K", help="choose among the K likeliest")
-    parser.add_argument("--top-p", type=within(float, 1e-9, 1), metavar="P", help="among those that hold P of it all")
+    parser.add_argument(
+        "--max-new-tokens", type=within(int, 1), default=100, metavar="N", help="default: 100"
+    )
+    parser.add_argument(
+        "--temperature", type=within(float, 0), default=0.8, metavar="T", help="default: 0.8"
+    )
+    parser.add_argument(
+        "--top-k", type=within(int, 1), metavar="K", help="choose among the K likeliest"
+    )
+    parser.add_argument(
+        "--top-p",
+        type=within(float, 1e-9, 1),
+        metavar="P",
+        help="among those that hold P of it all",
+    )
     parser.add_argument("--seed", type=int, metavar="S", help="the same S gives the same text")
     parser.add_argument("--greedy", action="store_true", help="always the likeliest token")
 
 
-def within(kind: type[int] | type[float], least: float, most: float = float("inf")) -> Callable[[str], float]:
+def within(
+    kind: type[int] | type[float], least: float, most: float = float("inf")
+) -> Callable[[str], float]:
     """A number of the command line, in its limits."""
 
     def read(text: str) -> float:

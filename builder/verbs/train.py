@@ -15,14 +15,22 @@ if TYPE_CHECKING:
 
 def configure(parser: ArgumentParser) -> None:
     recipe_arguments(parser)
-    parser.add_argument("--run", type=Path, metavar="DIR", help="the run folder; default: runs/<time>_<name>_<hash>")
-    parser.add_argument("--from", dest="start", type=Path, metavar="RUN", help="start from the weights of a run")
+    parser.add_argument(
+        "--run", type=Path, metavar="DIR", help="the run folder; default: runs/<time>_<name>_<hash>"
+    )
+    parser.add_argument(
+        "--from", dest="start", type=Path, metavar="RUN", help="start from the weights of a run"
+    )
     device_argument(parser)
-    parser.add_argument("--dry-run", action="store_true", help="all but the training: writes no run")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="all but the training: writes no run"
+    )
 
 
 def device_argument(parser: ArgumentParser) -> None:
-    parser.add_argument("--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one")
+    parser.add_argument(
+        "--device", metavar="D", help="cpu, cuda, cuda:1, ...; default: a GPU if there is one"
+    )
 
 
 def run(args: Namespace) -> None:
@@ -41,7 +49,9 @@ def run(args: Namespace) -> None:
 def ending(run: Run) -> str:
     """What the run came to, and what to try next."""
     samples = run.path / "samples.txt"
-    last = samples.read_text(encoding="utf-8").rpartition("--- step ")[2] if samples.exists() else ""
+    last = (
+        samples.read_text(encoding="utf-8").rpartition("--- step ")[2] if samples.exists() else ""
+    )
     text = last.partition("\n")[2].rstrip()
     lines = [f"A sample:\n\n{text}\n"] if text else []
     lines += [
