@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from builder import load_recipe
 from builder.errors import BuilderError
@@ -12,6 +14,7 @@ from builder.index import load_index
 from hf_bridge.errors import ConfigError
 from hf_bridge.exporting import Fit, fit_family
 from hf_bridge.family import family_names, load_family
+from hf_bridge.fold import pattern
 from hf_bridge.importing import import_config
 from hf_bridge.normalise import normalise
 from hf_bridge.template import place_below
@@ -73,6 +76,39 @@ def test_a_family_s_own_defaults_export_as_they_were_imported(name):
 def test_layers_that_differ_become_named_blocks_and_the_shortest_pattern(toy):
     text = import_config({"model_type": "toy", "plain_first": 0}, toy).text
     assert "{repeat: 2, pattern: [near*2, far]}" in text
+
+
+@given(st.lists(st.sampled_from("ab"), min_size=1, max_size=12))
+def test_a_pattern_gives_the_layers_back_in_their_order(order):
+    node = pattern(order)
+    once = [n for entry in node["pattern"] for n in entry[0] * int(entry[2:] or 1)]
+    if "repeat" in node:
+        assert once * node["repeat"] == order
+    else:
+        assert node["remainder"] == "truncate"
+        assert (once * node["layers"])[: node["layers"]] == order
+        assert len(once) < len(order)
+
+
+def test_layers_that_end_within_the_pattern_are_read_and_found_again(toy):
+    told = {"model_type": "toy", "plain_first": 0, "depth": 5}
+    text = import_config(told, toy).text
+    assert "{layers: 5, pattern: [near*2, far], remainder: truncate}" in text
+    fit = fit_family(load_recipe(text).graph, load_family(toy), INDEX)
+    assert isinstance(fit, Fit), fit
+
+
+def test_a_field_that_one_selection_has_settled_settles_the_next(tmp_path, toy):
+    both = TOY.replace(
+        "{mlp: {bias: false}}", "{mlp: {bias: {by: $tied, cases: {true: true, false: false}}}}"
+    )
+    toy.write_text(
+        both.replace("{tie: $tied}", "{tie: {by: $tied, cases: {true: true, false: false}}}")
+    )
+    text = import_config({"model_type": "toy"}, toy).text
+    graph = load_recipe(text.replace("- lm_head", "- lm_head: {tie: true}")).graph
+    difference = fit_family(graph, load_family(toy), INDEX)
+    assert "lm_head.tie: true, where the family has false" in str(difference)
 
 
 def test_blocks_are_lettered_where_the_cases_do_not_name_them(toy):
