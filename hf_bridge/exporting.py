@@ -14,7 +14,7 @@ from builder.expressions import ExpressionError
 from builder.graph import Graph
 from builder.index import Index, load_index
 from hf_bridge.errors import NotExportable
-from hf_bridge.family import Family, family_names, load_family
+from hf_bridge.family import Family, family_names, load_family, selections
 from hf_bridge.importing import Imported, import_with
 from hf_bridge.normalise import nested, normalise
 from hf_bridge.scope import Key
@@ -35,7 +35,7 @@ class Fit:
     family: Family
     config: dict[str, Any]
     imported: Imported
-    departures: int  # config fields that are not at their defaults
+    departures: tuple[int, int]  # fields not at their defaults: those that choose a case, and all
 
 
 def to_hf(
@@ -47,8 +47,9 @@ def to_hf(
     """Write the model for ``from_pretrained``, and give the class that was written.
 
     With ``family``, that one or NotExportable with the reason.  Without it, the native class that
-    fits with the fewest departures from its defaults, else ``RecipeForCausalLM``, which loads
-    after ``import hf_bridge``.  The folder appears when it is proved, or not at all.
+    fits with the fewest departures from its defaults (in what chooses a case, then in all), else
+    ``RecipeForCausalLM``, which loads after ``import hf_bridge``.  The folder appears when it is
+    proved, or not at all.
     """
     try:
         fit = find_fit(model.recipe.graph, family)
@@ -121,8 +122,9 @@ def _proved(
         place, theirs, ours = difference
         return Difference(place, ours, theirs, matched)
     defaults = normalise(family, _least(config))
-    departures = sum(not same(defaults.get(f), value) for f, value in imported.fields.items())
-    return Fit(family, config, imported, departures)
+    others = {f for f, value in imported.fields.items() if not same(defaults.get(f), value)}
+    keys = {key.hole.path for s in selections(family.recipe) for key in s.keys if key.hole}
+    return Fit(family, config, imported, (len(others & keys), len(others)))
 
 
 def _least(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -98,6 +98,12 @@ def test_importing_what_was_exported_gives_the_graph_back(name, data):
     assert load_recipe(import_config(fit.config).text).graph == graph
 
 
+def test_sizes_alone_do_not_make_a_recipe_of_another_family():
+    """A window that is switched off weighs more than widths that happen to be a class's own."""
+    graph = load_recipe(ROOT / "recipes" / "published" / "llama3-8b.yaml").graph
+    assert find_fit(graph).family.architecture == "LlamaForCausalLM"
+
+
 @pytest.mark.parametrize("name", family_names())
 def test_exporting_twice_writes_the_same_config(name):
     graph = load_recipe(FITTING[name]).graph

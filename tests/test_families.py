@@ -70,7 +70,7 @@ def test_a_family_s_own_defaults_export_as_they_were_imported(name):
     fit = fit_family(load_recipe(imported.text).graph, family, INDEX)
     assert isinstance(fit, Fit), fit
     assert normalise(family, fit.config) == imported.fields
-    assert fit.departures == 0
+    assert fit.departures == (0, 0)
 
 
 def test_layers_that_differ_become_named_blocks_and_the_shortest_pattern(toy):
