@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Protocol
@@ -207,6 +207,3 @@ def first_word(family: Family) -> str:
 def shapes(tensors: Mapping[str, Tensor], layout: Layout) -> torch.Size:
     """The shape of theirs, found without any numbers."""
     return layout.theirs({n: tensors[n].to("meta") for n in layout.names()}).shape
-
-
-Reader = Callable[[str], "Tensor"]
