@@ -1,0 +1,110 @@
+"""What may stand where on a page: found by resolving, so that a block's own checks are obeyed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from blocks.kinds import NODES
+from builder.errors import RecipeError
+from builder.graph import Leaf, leaves
+from builder.index import REQUIRED, Entry, Index, Parameter
+from builder.read import Mapping as Page
+from builder.read import from_python
+from builder.resolve import Resolved, resolve
+
+Written: TypeAlias = Any  # a node as dicts, lists and words
+Accepts: TypeAlias = Callable[[Any], bool]
+
+OF_THE_PAGE = ("dim", "vocab", "context")  # sizes that a drawn leaf leaves to the page
+WHOLE = (1, 2, 3, 4, 6)
+REAL = (0.5, 1.5, 3.0)
+DEEPEST = 8  # no drawn recipe has more layers
+EXPRESSIONS = {"int": ("layer + 2", "layers"), "float": ("1 / (layer + 2)", "1/sqrt(2*layers)")}
+
+
+@dataclass(frozen=True)
+class Grammar:
+    """The registered words, under the dims of one page."""
+
+    index: Index
+    dims: Mapping[str, Any]
+    answers: dict[str, Resolved | None] = field(default_factory=dict)
+
+    def resolved(self, model: Sequence[Written]) -> Resolved | None:
+        """What a model means, or None where it is refused."""
+        page = {"recipe": 1, "dims": dict(self.dims), "model": list(model)}
+        key = json.dumps(page)
+        if key not in self.answers:
+            try:
+                self.answers[key] = resolve(_page(page), self.index)
+            except RecipeError:
+                self.answers[key] = None
+        return self.answers[key]
+
+    def keeps(self, node: Written, width: int) -> bool:
+        """Whether a node takes a stream of this width and gives one of the same width."""
+        resolved = self.resolved([*self.start(width), node, "lm_head"])
+        if resolved is None or _head(resolved).dim != width:
+            return False
+        if "layer" not in json.dumps(node):
+            return True
+        everywhere = {"repeat": DEEPEST, "block": [node]}  # an expression is legal at every layer
+        return self.resolved([*self.start(width), everywhere, "lm_head"]) is not None
+
+    def start(self, width: int) -> list[Written]:
+        """The head of a page that gives a stream of this width."""
+        widened = [] if width == self.dims["dim"] else [{"linear": width}]
+        return ["token_embedding", *widened]
+
+    def entries(self, *, reads: str, gives: str) -> list[Entry]:
+        """The nodes of a type; those of any type are of each."""
+        kinds = [kind for kind, node in NODES.items() if (node.reads, node.gives) == (reads, gives)]
+        kinds += ["map"] if reads == gives else []
+        found = (entry for entry in self.index if entry.kind in kinds)
+        return sorted(found, key=lambda entry: entry.word)
+
+    def is_given(self, parameter: Parameter) -> bool:
+        """Whether the page's dims give this size."""
+        return parameter.role == "size" and parameter.name in self.dims
+
+    def must_be_written(self, parameter: Parameter) -> bool:
+        return parameter.default is REQUIRED and not self.is_given(parameter)
+
+    def values(self, parameter: Parameter, width: int) -> list[Any]:
+        """Plain values of an option's type, legal or not."""
+        type = parameter.type
+        expressions = EXPRESSIONS.get(type.base, ()) if parameter.role == "option" else ()
+        plain: dict[str, Sequence[Any]] = {
+            "int": (*WHOLE, width, *expressions),
+            "float": (*REAL, *expressions),
+            "bool": (True, False),
+            "literal": type.choices,
+            "str": ("word",),
+        }
+        values = list(plain.get(type.base, ()))
+        if type.base == "list" and type.item is not None:
+            item = Parameter(parameter.name, parameter.role, type.item)
+            values = [[value] * 2 for value in self.values(item, width)]
+        return [*values, "none"] if type.optional else values
+
+
+def written(entry: Entry, options: Mapping[str, Any]) -> Written:
+    """A word with its options as a page has them: a lone value without its name."""
+    if not options:
+        return entry.word
+    if list(options) == [parameter.name for parameter in entry.value]:
+        return {entry.word: next(iter(options.values()))}
+    return {entry.word: dict(options)}
+
+
+def _page(page: Written) -> Page:
+    value = from_python(page)
+    assert isinstance(value, Page), value
+    return value
+
+
+def _head(resolved: Resolved) -> Leaf:
+    return next(leaf for leaf in leaves(resolved.graph) if leaf.kind == "head")

@@ -1,0 +1,31 @@
+"""Weights in general position: as drawn for training, a fault could hide behind a zero or a one."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+M = TypeVar("M", bound=nn.Module)
+SPREAD = 0.3  # of gains round their first value, and of biases round zero
+
+
+@torch.no_grad()
+def perturb(model: M, seed: int, gain: float = 1.0) -> M:
+    """Draw every weight anew by (seed, name): matrices of this gain, no gain at 1, no bias at 0."""
+    for name, parameter in model.named_parameters():
+        noise = noise_of(seed, name, parameter)
+        first = getattr(parameter, "initial", 0.0 if parameter.dim() == 1 else None)
+        spread = SPREAD if first is not None else gain / math.sqrt(parameter.shape[-1])
+        parameter.copy_((first or 0.0) + spread * noise)
+    return model
+
+
+def noise_of(seed: int, name: str, like: Tensor) -> Tensor:
+    """Standard normal numbers of a tensor's shape and type, the same wherever the key is."""
+    digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)

@@ -1,0 +1,107 @@
+"""The same model spelt otherwise: lists nested, names inlined, blocks renamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+Choose: TypeAlias = Callable[[int, int], int]  # a whole number from low to high
+
+NEW_NAMES = {"first": "one", "second": "two", "third": "three"}
+BRANCHES = ("residual", "parallel", "repeat", "layers", "pattern", "block")
+
+
+def respelled(page: Mapping[str, Any], choose: Choose) -> dict[str, Any]:
+    """A page that means the same model; ``choose`` decides what is written otherwise."""
+    blocks = page["blocks"]
+    speller = _Speller(blocks, _shared_names(page), choose)
+    renamed = {NEW_NAMES.get(name, name): speller.node(node) for name, node in blocks.items()}
+    return {**page, "blocks": renamed, "model": speller.node(page["model"])}
+
+
+@dataclass(frozen=True)
+class _Speller:
+    blocks: Mapping[str, Any]
+    shared: set[str]
+    choose: Choose
+
+    def node(self, node: Any) -> Any:
+        """A node spelt otherwise, here and inside."""
+        node = self.inside(node)
+        match self.choose(0, 7):
+            case 0:
+                return [node]
+            case 1:
+                return [node, "none"]
+            case 2:
+                return ["none", [[node]]]
+        return node
+
+    def inside(self, node: Any) -> Any:
+        if isinstance(node, list):
+            return [self.node(item) for item in node]
+        if isinstance(node, str):
+            return self.word(node)
+        if "residual" in node:
+            return {"residual": self.node(node["residual"])}
+        if "parallel" in node:
+            return {"parallel": [self.node(branch) for branch in node["parallel"]]}
+        if "repeat" in node or "layers" in node:
+            return self.rounds(node)
+        if "like" in node:
+            return {**node, "like": NEW_NAMES[node["like"]]}
+        return node
+
+    def word(self, word: str) -> Any:
+        if word == "none":
+            return word
+        if word not in self.blocks:
+            return {word: {}} if self.choose(0, 1) else word
+        if word in self.shared:
+            return NEW_NAMES[word]
+        match self.choose(0, 2):
+            case 0:
+                return NEW_NAMES[word]
+            case 1:
+                return {"like": NEW_NAMES[word]}
+        return self.node(self.blocks[word])
+
+    def rounds(self, node: Mapping[str, Any]) -> Any:
+        """A repeat, of one entry or of a pattern; its shared names follow their blocks."""
+        node = dict(node)
+        if isinstance(share := node.get("share"), str):
+            node["share"] = NEW_NAMES[share]
+        elif isinstance(share, list):
+            node["share"] = [NEW_NAMES[name] for name in share]
+        if "block" in node:
+            block = self.node(node.pop("block"))
+            return {**node, **({"pattern": [block]} if self.choose(0, 1) else {"block": block})}
+        if "remainder" in node or self.choose(0, 1):
+            node["pattern"] = [self.entry(entry) for entry in node["pattern"]]
+            return node
+        entries = [copied for entry in node["pattern"] for copied in self.copies(entry)]
+        return {**node, "pattern": [self.node(entry) for entry in entries]}
+
+    def entry(self, entry: Any) -> Any:
+        if isinstance(entry, str) and "*" in entry:
+            name, times = entry.split("*")
+            return f"{NEW_NAMES[name]}*{times}"
+        return self.node(entry)
+
+    def copies(self, entry: Any) -> list[Any]:
+        if isinstance(entry, str) and "*" in entry:
+            name, times = entry.split("*")
+            return [name] * int(times)
+        return [entry]
+
+
+def _shared_names(node: Any) -> set[str]:
+    """Every name that some ``share`` lists."""
+    if isinstance(node, list):
+        return {name for item in node for name in _shared_names(item)}
+    if not isinstance(node, Mapping):
+        return set()
+    share = node.get("share")
+    own = {share} if isinstance(share, str) else set(share) if isinstance(share, list) else set()
+    return own | {name for item in node.values() for name in _shared_names(item)}

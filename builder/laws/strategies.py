@@ -1,0 +1,355 @@
+"""Hypothesis strategies that draw whole recipes: every structural word, every registered block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from builder.graph import leaves
+from builder.index import REQUIRED, Entry, Index, Parameter, load_index
+from builder.laws.grammar import OF_THE_PAGE, Accepts, Grammar, Written, written
+from builder.laws.respell import respelled
+from builder.recipe import Recipe, load_recipe
+
+Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
+Page: TypeAlias = dict[str, Any]
+
+NAMES = ("first", "second", "third")
+CONTEXT = 24
+LEAVES = 40
+
+
+@dataclass(frozen=True)
+class Where:
+    """A place in a page: what stands here must keep the stream's ``width``.
+
+    ``depth`` is how many branches may still be opened; ``expert`` is asked in an expert, where
+    nothing may look at other tokens; ``blocks`` are the names that may be used.
+
+    """
+
+    grammar: Grammar
+    width: int
+    depth: int = 2
+    blocks: tuple[str, ...] = ()
+    expert: Accepts | None = None
+
+    def accepts(self, node: Written) -> bool:
+        return self.expert(node) if self.expert else self.grammar.keeps(node, self.width)
+
+    def wide(self, width: int) -> Where:
+        """The place within ``[{linear: width}, ..., back]``."""
+        if self.expert is None:
+            return replace(self, width=width, blocks=())
+        there, back = {"linear": width}, {"linear": self.width}
+        return replace(self, width=width, expert=lambda node: self.accepts([there, node, back]))
+
+
+def recipes(
+    max_layers: int = 3, max_dim: int = 16, plugins: Sequence[Path] = ()
+) -> st.SearchStrategy[Recipe]:
+    """Small recipes over all that is registered, in ``blocks/`` and in the plug-ins."""
+    made = pages(max_layers, max_dim, plugins).map(lambda page: load_recipe(page, (), plugins))
+    return made.filter(is_small)
+
+
+def is_small(recipe: Recipe) -> bool:
+    """Whether rounding stays rounding: a hundred leaves on end can make it a difference."""
+    return sum(1 for _ in leaves(recipe.graph)) <= LEAVES
+
+
+@st.composite
+def pages(draw: Draw, max_layers: int = 3, max_dim: int = 16, plugins: Sequence[Path] = ()) -> Page:
+    """A recipe's page, as dicts and lists."""
+    index = _index(tuple(plugins))
+    grammar = Grammar(index, draw(_dims(index, max_dim)))
+    where = Where(grammar, grammar.dims["dim"])
+    blocks: dict[str, Written] = {}
+    for name in NAMES[: draw(st.integers(1, len(NAMES)))]:
+        blocks[name] = _branch(draw, replace(where, blocks=tuple(blocks)))
+    where = replace(where, blocks=tuple(blocks))
+    start = _leaf(draw, where, grammar.entries(reads="tokens", gives="stream"), _starts(grammar))
+    body, width = _body(draw, where, max_layers)
+    ends = grammar.entries(reads="stream", gives="logits")
+    head = _leaf(draw, where, ends, lambda node: _ends(grammar, node, width))
+    model = [start, *body, head, *_on_logits(draw, where)]
+    return {"recipe": 1, "dims": dict(grammar.dims), "blocks": blocks, "model": model}
+
+
+@st.composite
+def respellings(draw: Draw, /, **limits: Any) -> tuple[Recipe, Recipe]:
+    """One model, spelt in two ways."""
+    page = draw(pages(**limits))
+    other = respelled(page, lambda low, high: draw(st.integers(low, high)))
+    first = load_recipe(page)
+    assume(is_small(first))
+    return first, load_recipe(other)
+
+
+@st.composite
+def swaps(draw: Draw, /, **limits: Any) -> tuple[Recipe, Recipe]:
+    """Two models that differ by what stands in one block."""
+    page = draw(pages(**limits))
+    name = draw(st.sampled_from(list(page["blocks"])))
+    grammar = Grammar(_index(()), page["dims"])
+    before = tuple(page["blocks"])[: list(page["blocks"]).index(name)]
+    new = _branch(draw, Where(grammar, grammar.dims["dim"], blocks=before))
+    return load_recipe(page), load_recipe(page | {"blocks": page["blocks"] | {name: new}})
+
+
+@cache
+def _index(plugins: tuple[Path, ...]) -> Index:
+    return load_index(plugins)
+
+
+# Sizes
+
+
+@st.composite
+def _dims(draw: Draw, index: Index, max_dim: int) -> dict[str, Any]:
+    """A dim for each size that some node needs; ``ff`` and the like may be one number a layer."""
+    heads = draw(st.sampled_from([1, 2, 4]))
+    dim = heads * draw(st.sampled_from([n for n in (2, 4, 6, 8) if 8 <= heads * n <= max_dim]))
+    dims: dict[str, Any] = {"dim": dim, "heads": heads}
+    dims |= {"vocab": draw(st.integers(11, 17)), "context": CONTEXT}
+    if draw(st.booleans()):
+        dims["kv_heads"] = draw(st.sampled_from([n for n in (1, 2, 4) if heads % n == 0]))
+    for entry in sorted(index, key=lambda entry: entry.word):
+        for size in entry.sizes if entry.namespace == "node" else ():
+            if size.default is REQUIRED and size.name not in dims:
+                dims[size.name] = draw(st.integers(3, 6))
+    if draw(st.integers(0, 4)) == 0:
+        dims["ff"] = [draw(st.integers(3, 6)) for _ in range(16)]
+    return dims
+
+
+# Leaves and what fills their slots
+
+
+def _starts(grammar: Grammar) -> Accepts:
+    return lambda node: grammar.resolved([node, "lm_head"]) is not None
+
+
+def _ends(grammar: Grammar, node: Written, width: int) -> bool:
+    return grammar.resolved([*grammar.start(width), node]) is not None
+
+
+def _on_logits(draw: Draw, where: Where) -> list[Written]:
+    entries = where.grammar.entries(reads="logits", gives="logits")
+
+    def accepts(node: Written) -> bool:
+        return where.grammar.resolved(["token_embedding", "lm_head", node]) is not None
+
+    count = draw(st.sampled_from([0, 0, 1]))
+    there = replace(where, width=where.grammar.dims["vocab"])
+    return [_leaf(draw, there, entries, accepts) for _ in range(count)]
+
+
+def _leaf(
+    draw: Draw, where: Where, entries: Sequence[Entry], accepts: Accepts, first: int | None = None
+) -> Written:
+    """One of these leaves, of the ``first`` few if one of them can stand here, with options."""
+    for entry in [*_turned(draw, entries[:first]), *entries[first or len(entries) :]]:
+
+        def fits(given: dict[str, Any], entry: Entry = entry) -> bool:
+            return accepts(written(entry, given))
+
+        options = _options(draw, where, entry, fits)
+        if options is not None:
+            return written(entry, options)
+    raise AssertionError(f"none of {[entry.word for entry in entries]} can stand in {where}")
+
+
+def _options(
+    draw: Draw, where: Where, entry: Entry, accepts: Accepts, *, filler: bool = False
+) -> dict[str, Any] | None:
+    """Some of an entry's options, each legal beside those before it; None where none are."""
+    free = [p for p in entry.parameters if p.name not in OF_THE_PAGE and p.type.base != "reference"]
+    free = [p for p in free if not (filler and p.role == "size")]
+    needed = [p for p in free if where.grammar.must_be_written(p)]
+    chosen: dict[str, Any] = {}
+    for parameter in needed:  # each beside a stopgap for those that follow
+        beside = {p.name: _stopgap(where, p) for p in needed} | chosen
+
+        def good(value: Any, name: str = parameter.name, beside: Any = beside) -> bool:
+            return accepts({**beside, name: value})
+
+        found = _value(draw, where, parameter, good)
+        if found is None:
+            return None
+        chosen[parameter.name] = found[0]
+    if not accepts(chosen):
+        return None
+    for parameter in free:
+        often = 2 if parameter.type.base in ("slot", "node") else 4
+        if parameter not in needed and draw(st.integers(1, often)) == 1:
+            beside = dict(chosen)
+
+            def fits(value: Any, name: str = parameter.name, beside: Any = beside) -> bool:
+                return accepts({**beside, name: value})
+
+            found = _value(draw, where, parameter, fits)
+            chosen |= {parameter.name: found[0]} if found else {}
+    order = [parameter.name for parameter in entry.parameters]
+    return dict(sorted(chosen.items(), key=lambda item: order.index(item[0])))
+
+
+def _stopgap(where: Where, parameter: Parameter) -> Any:
+    if parameter.type.base == "slot":
+        return where.grammar.index.words(parameter.type.slot)[0]
+    return "none" if parameter.type.base == "node" else where.grammar.values(parameter, 1)[0]
+
+
+def _value(draw: Draw, where: Where, parameter: Parameter, accepts: Accepts) -> tuple[Any] | None:
+    """A legal value of one option, alone in a tuple; None where there is none."""
+    if parameter.type.base == "slot":
+        return _filler(draw, where, parameter, accepts)
+    if parameter.type.base == "node":
+        if where.expert is not None or where.depth == 0:
+            return None
+        return (_branch(draw, replace(where, depth=1, blocks=(), expert=accepts)),)
+    values = where.grammar.values(parameter, where.width)
+    return next(((value,) for value in _turned(draw, values) if accepts(value)), None)
+
+
+def _filler(draw: Draw, where: Where, parameter: Parameter, accepts: Accepts) -> tuple[Any] | None:
+    index, kind = where.grammar.index, parameter.type.slot
+    for word in _turned(draw, [*index.words(kind), *["none"] * parameter.type.optional]):
+        if word == "none":
+            return ("none",) if accepts("none") else None
+        entry = index.filler(kind, word)
+
+        def fits(given: dict[str, Any], entry: Entry = entry) -> bool:
+            return accepts(written(entry, given))
+
+        options = _options(draw, where, entry, fits, filler=True)
+        if options is not None:
+            return (written(entry, options),)
+    return None
+
+
+def _turned(draw: Draw, values: Sequence[Any]) -> list[Any]:
+    """The values from a drawn one on, and then those before it."""
+    start = draw(st.integers(0, len(values) - 1)) if values else 0
+    return [*values[start:], *values[:start]]
+
+
+# Branches: streams that end as they began
+
+
+def _branch(draw: Draw, where: Where) -> list[Written]:
+    return [_item(draw, where) for _ in range(draw(st.integers(1, 3)))]
+
+
+def _item(draw: Draw, where: Where) -> Written:
+    choices = ["leaf"] * 5
+    if where.depth:
+        choices += ["residual"] * 4 + ["parallel", "list", "none", "wide", "copies"]
+    choices += ["block", "like"] if where.blocks else []
+    choice = draw(st.sampled_from(choices))
+    within = replace(where, depth=where.depth - 1)
+    match choice:
+        case "leaf":
+            entries = where.grammar.entries(reads="stream", gives="stream")
+            first = draw(st.sampled_from(sorted({entry.kind for entry in entries})))
+            entries.sort(key=lambda entry: entry.kind != first)  # a kind of few words is no rarer
+            leaf = _leaf(draw, where, entries, where.accepts, sum(e.kind == first for e in entries))
+            if first != "ffn" or draw(st.integers(0, 3)) == 0:
+                return leaf
+            norms = [entry for entry in entries if entry.kind == "norm"]
+            return [_leaf(draw, where, norms, where.accepts), leaf]  # products of products explode
+        case "residual":
+            return {"residual": _branch(draw, within)}
+        case "parallel":
+            return {"parallel": [_branch(draw, within), _item(draw, within)]}
+        case "list":
+            return _branch(draw, within)
+        case "none":
+            return "none"
+        case "wide":
+            width = draw(st.sampled_from([n * where.grammar.dims["heads"] for n in (2, 4, 6)]))
+            return [{"linear": width}, *_branch(draw, within.wide(width)), {"linear": where.width}]
+        case "copies":
+            times, share = draw(st.integers(1, 2)), _share(draw, where, ())
+            return {"residual": {"repeat": times, "block": _branch(draw, within), **share}}
+        case "block":
+            return draw(st.sampled_from(where.blocks))
+    return _like(draw, where)
+
+
+def _like(draw: Draw, where: Where) -> Written:
+    """A copy of a block; the one setting that fits every block is one that adds to it."""
+    name = draw(st.sampled_from(where.blocks))
+    return {"like": name, "set": {}} if draw(st.booleans()) else {"like": name}
+
+
+def _share(draw: Draw, where: Where, names: Sequence[str]) -> dict[str, Any]:
+    """Shared weights; not where a size differs by layer, for those could not be."""
+    if any(isinstance(dim, list) for dim in where.grammar.dims.values()):
+        return {}
+    name = draw(st.sampled_from(names)) if names else True
+    choice = draw(st.sampled_from([None, None, True, name, [name] if names else False]))
+    return {} if choice is None else {"share": choice}
+
+
+# What lies between the embedding and the head
+
+
+def _body(draw: Draw, where: Where, max_layers: int) -> tuple[list[Written], int]:
+    """Sections of the model, and the width that they end in."""
+    body: list[Written] = []
+    left = max_layers
+    for _ in range(draw(st.integers(1, 2))):
+        section, used = _section(draw, where, left)
+        left -= used
+        body.append(section)
+    if draw(st.booleans()):
+        body.append(_item(draw, replace(where, depth=0)))
+    if draw(st.integers(0, 3)):
+        return body, where.width
+    width = draw(st.sampled_from([n * where.grammar.dims["heads"] for n in (2, 4, 6)]))
+    after = replace(where, width=width, depth=1, blocks=())
+    return [*body, {"linear": width}, *_branch(draw, after)], width
+
+
+def _section(draw: Draw, where: Where, left: int) -> tuple[Written, int]:
+    """Some layers, at most ``left``, and how many."""
+    choices = ["items"] + ["repeat", "pattern", "layers", "rounds"] * (left > 0)
+    choice = draw(st.sampled_from(choices))
+    if choice == "items":
+        return _branch(draw, replace(where, depth=1)), min(left, 1)
+    if choice == "repeat":
+        times = draw(st.integers(1, left))
+        share = _share(draw, where, ())
+        return {"repeat": times, "block": _entry(draw, where), **share}, times
+    if choice == "rounds":  # a repeat of repeats: only the innermost count
+        inner = {"repeat": 1, "block": draw(st.sampled_from(where.blocks))}
+        times = draw(st.integers(1, max(1, left // 2)))
+        share = _share(draw, where, where.blocks)
+        return {"repeat": times, "block": [inner, _entry(draw, where)], **share}, 2 * times
+    entries = [_entry(draw, where) for _ in range(draw(st.integers(1, min(2, left))))]
+    if choice == "layers":
+        fits = len(entries) * draw(st.integers(1, left // len(entries)))
+        depth = draw(st.sampled_from([fits, left]))
+        return {"layers": depth, "pattern": entries, "remainder": "truncate"}, depth
+    times = draw(st.integers(1, left // len(entries)))
+    if times * (len(entries) + 1) <= left and isinstance(entries[0], str):
+        entries[0] = f"{entries[0]}*2"
+        used = times * (len(entries) + 1)
+    else:
+        used = times * len(entries)
+    names = [entry for entry in entries if entry in where.blocks]
+    return {"repeat": times, "pattern": entries, **_share(draw, where, names)}, used
+
+
+def _entry(draw: Draw, where: Where) -> Written:
+    """An entry of a pattern: mostly a block's name."""
+    if draw(st.integers(0, 3)):
+        return draw(st.sampled_from(where.blocks))
+    return _item(draw, replace(where, depth=1))

@@ -1,0 +1,36 @@
+"""What the tests share: hypothesis profiles, one torch thread, the data beside the checkout."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, settings
+
+ROOT = Path(__file__).resolve().parent.parent
+
+torch.set_num_threads(1)
+
+SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
+settings.register_profile(
+    "ci", deadline=None, derandomize=True, max_examples=40, suppress_health_check=SLOW
+)
+settings.register_profile(
+    "prove",
+    deadline=None,
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "4000")),
+    suppress_health_check=SLOW,
+    print_blob=True,
+)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session")
+def recipe_data() -> Path:
+    """Data that is too large for the checkout: ``$RECIPE_DATA``, or ``shared/data`` beside it."""
+    path = Path(os.environ.get("RECIPE_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"there is no {path}: set RECIPE_DATA to the folder of models and texts")
+    return path

@@ -1,0 +1,170 @@
+"""Whatever the grammar lets one write keeps every law."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from builder import build, load_recipe
+from builder.graph import Filler, leaves
+from builder.index import load_index
+from builder.laws import LAWS, laws, pages, recipes
+from builder.laws.strategies import respellings, swaps
+
+DIMS = {"dim": 8, "heads": 2, "ff": 6, "vocab": 11, "context": 24}
+
+
+def recipe_of(*model, blocks=None, **dims):
+    page = {"recipe": 1, "dims": DIMS | dims, "blocks": blocks or {}, "model": list(model)}
+    return load_recipe(page)
+
+
+SAME_NAMES = recipe_of(  # the second gain after mlp, and the first after mlp_2
+    "token_embedding",
+    {"repeat": 1, "block": ["mlp", {"gain": 1.5}, {"gain": 1.5}, "mlp", {"gain": 1.5}]},
+    "lm_head",
+)
+SHARED_EXPERTS = recipe_of(
+    "token_embedding", {"repeat": 2, "block": "moe", "share": True}, "lm_head", experts=3
+)
+WINDOWS = recipe_of(  # the band, the cache's end and the replay after a crop
+    "token_embedding",
+    {"repeat": 2, "block": {"attention": {"position": "rope", "mask": {"sliding_window": 3}}}},
+    "lm_head",
+)
+
+
+@pytest.mark.parametrize("law", LAWS)
+def test_law_holds_for_every_recipe(law):
+    @given(recipe=recipes(), seed=st.integers(0, 999))
+    @example(recipe=SAME_NAMES, seed=0)
+    @example(recipe=SHARED_EXPERTS, seed=0)
+    @example(recipe=WINDOWS, seed=0)
+    def holds(recipe, seed):
+        LAWS[law](recipe, seed)
+
+    holds()
+
+
+@given(pair=respellings(), seed=st.integers(0, 999))
+def test_two_spellings_are_one_model(pair, seed):
+    laws.spelling_changes_nothing(pair[0], seed, pair[1])
+
+
+@given(pair=swaps(), seed=st.integers(0, 999))
+def test_swapping_a_block_leaves_every_other_weight_as_it_was(pair, seed):
+    laws.initial_weights_are_keyed(pair[0], seed, pair[1])
+
+
+def test_weights_of_two_variants_agree_where_their_names_do():
+    """The law above is not empty: most of a model is outside of what was swapped."""
+    ours = recipe_of("token_embedding", {"repeat": 2, "block": ["attention", "glu"]}, "lm_head")
+    theirs = recipe_of("token_embedding", {"repeat": 2, "block": ["attention", "mlp"]}, "lm_head")
+    first = dict(build(ours, seed=3).named_parameters())
+    second = dict(build(theirs, seed=3).named_parameters())
+    same = [name for name in first if name in second and torch.equal(first[name], second[name])]
+    assert {name for name in first if "glu" not in name} == set(same)
+    other = dict(build(ours, seed=4).named_parameters())
+    assert not torch.equal(first["lm_head.weight"], other["lm_head.weight"])
+
+
+# The strategies
+
+
+@pytest.mark.slow
+def test_every_registered_word_is_drawn():
+    """Registering is joining: a new block needs no line in the strategies."""
+    seen: set[tuple[str, str]] = set()
+
+    @given(recipe=recipes())
+    def draw(recipe):
+        for leaf in leaves(recipe.graph):
+            seen.add(("node", leaf.word))
+            fillers = (value for _, value in leaf.options if isinstance(value, Filler))
+            seen.update((filler.kind, filler.word) for filler in fillers)
+
+    for _ in range(10):
+        draw()
+    sections = {"data", "init", "optimizer", "schedule", "section", "tokenizer"}
+    registered = {(e.namespace, e.word) for e in load_index() if e.namespace not in sections}
+    seen = {("node" if kind == "norm" else kind, word) for kind, word in seen}
+    assert registered <= seen
+
+
+@given(page=pages())
+def test_every_drawn_page_resolves(page):
+    assert load_recipe(page).graph.items
+
+
+def test_a_plug_in_is_drawn_with_its_options(tmp_path):
+    path = tmp_path / "my_blocks.py"
+    path.write_text(PLUGIN)
+    seen = set()
+
+    @given(recipe=recipes(plugins=[path]), seed=st.integers(0, 9))
+    def draw(recipe, seed):
+        found = [leaf for leaf in leaves(recipe.graph) if leaf.word == "shrink"]
+        seen.update(leaf["twice"] for leaf in found)
+        if found:
+            laws.is_causal_by_value(recipe, seed)
+
+    draw()
+    assert seen == {True, False}
+
+
+PLUGIN = '''
+from torch import Tensor, nn
+
+from blocks.registry import register
+
+
+@register("shrink", kind="mixer")
+class Shrink(nn.Module):
+    """Half of ``x``, or a quarter."""
+
+    def __init__(self, dim: int, *, twice: bool = False) -> None:
+        super().__init__()
+        self.factor = 0.25 if twice else 0.5
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+'''
+
+
+# The laws themselves: each sees what it is for
+
+
+def leaky(recipe, change):
+    """A recipe whose model is changed by hand once it is built."""
+    made = build(recipe, dtype=torch.float64)
+    change(made)
+    return made
+
+
+def test_a_law_names_the_first_leaf_that_differs(monkeypatch):
+    recipe = recipe_of("token_embedding", "glu", {"repeat": 2, "block": "attention"}, "lm_head")
+
+    def build_leaky(recipe, **given):
+        model = build(recipe, **given)
+        inner = model.layers[2].attention.forward
+        model.layers[2].attention.forward = lambda x, call, cache=None: (
+            inner(x, call) + x.mean(1, True)
+        )
+        return model
+
+    monkeypatch.setattr(laws, "build", build_leaky)
+    with pytest.raises(AssertionError, match=r"first after layers\.2\.attention"):
+        laws.is_causal_by_value(recipe, 0)
+    with pytest.raises(AssertionError, match="token 0 reads token 1, which is later"):
+        laws.is_causal_by_gradient(recipe, 0)
+
+
+def test_a_copy_of_a_model_is_its_own():
+    model = build(recipe_of("token_embedding", "glu", {"lm_head": {"tie": True}}))
+    other = copy.deepcopy(model)
+    assert other.lm_head.weight is other.token_embedding.weight
+    assert other.lm_head.weight is not model.lm_head.weight
