@@ -38,8 +38,7 @@ def measure(run: Run, data: str | None = None, device: str | None = None) -> Eva
 
 def source_of(data: str) -> Source:
     """A path, or the word of a source that needs no options."""
-    entry = load_index().filler("data", data)
-    if Path(data).exists() or entry is None:
+    if Path(data).exists() or data not in load_index().words("data"):
         return Text(data)
     source: Source = make(Filler(data, "data", ()))
     return source

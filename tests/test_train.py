@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -205,6 +206,15 @@ def test_bits_per_byte_do_not_depend_on_the_batch_size(batch):
     assert found.tokens == 499
     one_by_one = evaluate(training.model, tokens[:1], 0, 24)
     assert one_by_one.tokens == 0
+
+
+def test_the_end_shows_a_sample_and_commands_to_try(capsys):
+    assert main(["train", "tiny.yaml", "tokenizer=char", "train.steps=2", "--run", "runs/a b"]) == 0
+    out = capsys.readouterr().out
+    sample = Path("runs/a b/samples.txt").read_text(encoding="utf-8").rpartition("--- step 2\n")[2]
+    assert sample.strip() in out
+    command = next(line for line in out.splitlines() if " generate " in line)
+    assert main(shlex.split(command)[3:]) == 0
 
 
 def test_bf16_trains():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -54,10 +55,12 @@ def ending(run: Run) -> str:
     )
     text = last.partition("\n")[2].rstrip()
     lines = [f"A sample:\n\n{text}\n"] if text else []
+    path = shlex.quote(str(run.path))
+    prompt = shlex.quote(" ".join(text.split()[:3]))  # which its tokenizer surely knows
     lines += [
         f"Trained: {run.path}. Now try",
-        f'  python -m builder generate {run.path} "Return a new"',
-        f"  python -m builder eval {run.path}",
-        f"  python -m builder export {run.path} exported/{run.recipe.name}",
+        f"  python -m builder generate {path} {prompt}",
+        f"  python -m builder eval {path}",
+        f"  python -m builder export {path} exported/{run.recipe.name}",
     ]
     return "\n".join(lines)
