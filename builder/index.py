@@ -107,8 +107,12 @@ class Entry:
     def options(self) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.role == "option")
 
-    def parameter(self, name: str) -> Parameter | None:
-        return next((p for p in self.parameters if p.name == name), None)
+    def parameter(self, name: str) -> Parameter:
+        """A parameter by name.  KeyError if there is none."""
+        found = next((p for p in self.parameters if p.name == name), None)
+        if found is None:
+            raise KeyError(name)
+        return found
 
     @property
     def summary(self) -> str:
@@ -133,13 +137,19 @@ class Index:
         by_kind = {kind: tuple(entry for entry in self if entry.kind == kind) for kind in KINDS}
         return {kind: entries for kind, entries in by_kind.items() if entries}
 
-    def node(self, word: str) -> Entry | None:
-        return self.entries.get(("node", word))
+    def node(self, word: str) -> Entry:
+        """A leaf.  KeyError if the word is not among ``words("node")``."""
+        return self.entries["node", word]
 
-    def filler(self, kind: str, word: str) -> Entry | None:
-        """What fills a slot of this kind; a norm, say, is both a node and a filler."""
-        entry = self.entries.get((KINDS[kind].namespace, word))
-        return entry if entry and entry.kind == kind else None
+    def filler(self, kind: str, word: str) -> Entry:
+        """What fills a slot of this kind; a norm, say, is both a node and a filler.
+
+        KeyError if the word is not among ``words(kind)``.
+        """
+        entry = self.entries[KINDS[kind].namespace, word]
+        if entry.kind != kind:
+            raise KeyError(word)
+        return entry
 
     def words(self, namespace: str) -> list[str]:
         """The words of a namespace (``node``), or of one kind (``norm``, ``mask``)."""

@@ -9,11 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from blocks.registry import register
+
+Device: TypeAlias = torch.device | str | None
+Dtype: TypeAlias = torch.dtype | None
 
 
 @register("normal", kind="init")
@@ -49,20 +54,29 @@ class FanIn:
 
 @torch.no_grad()
 def draw(
-    model: nn.Module, scheme: Normal | FanIn, seed: int, adds: int, device: object, dtype: object
+    model: nn.Module, scheme: Normal | FanIn, seed: int, adds: int, device: Device, dtype: Dtype
 ) -> None:
-    """Give every parameter of a model on ``meta`` its storage and first value; shared ones stay
+    """Give every parameter of a model on ``meta`` its storage and first value."""
+    shrink = 1 / math.sqrt(adds) if scheme.depth_scaled and adds else 1.0
+
+    def first(name: str, parameter: nn.Parameter) -> Tensor:
+        value = _first_value(parameter, name, scheme, seed, shrink)
+        return value.to(device=device, dtype=dtype)
+
+    materialise(model, first)
+
+
+def materialise(model: nn.Module, value: Callable[[str, nn.Parameter], Tensor]) -> None:
+    """Replace every parameter by one that holds ``value(name, parameter)``; shared ones stay
     shared.
     """
-    shrink = 1 / math.sqrt(adds) if scheme.depth_scaled and adds else 1.0
     made: dict[int, nn.Parameter] = {}
-    for module_name, module in model.named_modules():
-        for name, parameter in module.named_parameters(recurse=False):
+    for path, module in model.named_modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
             if id(parameter) not in made:
-                full = f"{module_name}.{name}" if module_name else name
-                value = _first_value(parameter, full, scheme, seed, shrink)
-                made[id(parameter)] = nn.Parameter(value.to(device=device, dtype=dtype))  # type: ignore[call-overload]
-                made[id(parameter)].__dict__.update(parameter.__dict__)
+                new = nn.Parameter(value(f"{path}.{name}" if path else name, parameter))
+                new.__dict__.update(parameter.__dict__)
+                made[id(parameter)] = new
             module.register_parameter(name, made[id(parameter)])
 
 

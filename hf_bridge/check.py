@@ -10,8 +10,8 @@ from builder.errors import BuilderError
 from builder.index import load_index
 from hf_bridge.exporting import Fit, fit_family
 from hf_bridge.family import load_family
-from hf_bridge.importing import allocate, fill, import_with
-from hf_bridge.read_hf import open_folder, weights_dtype
+from hf_bridge.importing import import_with, load_model
+from hf_bridge.read_hf import open_folder
 from hf_bridge.weights import matching, table
 from hf_bridge.write_hf import logits_gap
 
@@ -34,7 +34,7 @@ def check_family(file: str | Path, path: Path) -> Iterator[Outcome]:
 
 
 def _outcomes(file: str | Path, path: Path) -> Iterator[Outcome]:
-    from builder import build, load_recipe
+    from builder import load_recipe
 
     family, folder, index = load_family(file), open_folder(path), load_index()
     yield Outcome(
@@ -44,8 +44,7 @@ def _outcomes(file: str | Path, path: Path) -> Iterator[Outcome]:
     ignored = sorted(set(folder.config) & family.ignore.keys())
     yield Outcome("config", True, f"every field read or ignored; ignored: {', '.join(ignored)}")
     recipe = load_recipe(imported.text)
-    model = allocate(build(recipe, device="meta"), weights_dtype(folder)).eval()
-    fill(model, folder, imported)
+    model = load_model(recipe, folder, imported)
     ignored_tensors = sum(
         matching(name, family.ignore_weights) is not None for name in folder.files
     )

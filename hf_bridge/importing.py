@@ -50,14 +50,12 @@ def from_hf(
     the file's own.
     ``drop`` names config fields to do without.
     """
-    from builder import build, load_recipe
+    from builder import load_recipe
 
     opened = open_folder(folder)
     imported = import_config(opened.config, family, name_of(opened.path), drop=drop)
     recipe = load_recipe(imported.text)
-    model = allocate(build(recipe, device="meta"), dtype or weights_dtype(opened))
-    fill(model, opened, imported)
-    return model.eval(), recipe
+    return load_model(recipe, opened, imported, dtype), recipe
 
 
 def import_config(
@@ -99,25 +97,21 @@ def name_of(folder: Path) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name) or "imported"
 
 
-def allocate(model: Model, dtype: torch.dtype) -> Model:
-    """A model on ``meta`` with room for its weights, which ``fill`` gives: nothing is drawn."""
+def load_model(
+    recipe: Recipe, folder: Folder, imported: Imported, dtype: torch.dtype | None = None
+) -> Model:
+    """The recipe's model with every weight of the folder; none is drawn first."""
     import torch
 
-    made: dict[int, torch.nn.Parameter] = {}
-    for module in model.modules():
-        for name, parameter in list(module.named_parameters(recurse=False)):
-            if id(parameter) not in made:
-                made[id(parameter)] = torch.nn.Parameter(torch.empty(parameter.shape, dtype=dtype))
-                made[id(parameter)].__dict__.update(parameter.__dict__)
-            module.register_parameter(name, made[id(parameter)])
-    return model
+    from builder import build
+    from builder.initial import materialise
 
-
-def fill(model: Model, folder: Folder, imported: Imported) -> None:
-    """Every weight of the folder into the model."""
+    model, kept = build(recipe, device="meta"), dtype or weights_dtype(folder)
+    materialise(model, lambda _, parameter: torch.empty(parameter.shape, dtype=kept))
     ours = dict(model.named_parameters())
-    rows = table(imported.family, imported.scope, model.recipe.graph, ours)
+    rows = table(imported.family, imported.scope, recipe.graph, ours)
     load_weights(folder, imported.family, rows, ours, aliases(model, imported))
+    return model.eval()
 
 
 def aliases(model: Model, imported: Imported) -> dict[str, str]:

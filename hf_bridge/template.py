@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from builder.expressions import Expression, Hole, parse
+from builder.index import Entry, Index
 from builder.read import read_value, to_python
+from hf_bridge.errors import FamilyError
 
 ANYTHING = "_"
 ABSENT = "absent"
@@ -153,3 +155,10 @@ def _field(key: Any, path: str) -> Any:
     if isinstance(key, str) and key.startswith("$."):
         return path + (key[1:] if key != "$." else "")
     return key
+
+
+def block(index: Index, kind: str, word: str) -> Entry:
+    """The signature of a word in a family's recipe; ``kind`` is ``node``, or a slot's."""
+    if word not in index.words(kind):
+        raise FamilyError("family-word", f"a family's recipe holds {word!r}, which is not a block")
+    return index.node(word) if kind == "node" else index.filler(kind, word)

@@ -9,8 +9,7 @@ from typing import Any
 
 from builder.expressions import ExpressionError, evaluate, parse
 from builder.index import Entry, Index, MakerDefault, Parameter, SizeDefault
-from hf_bridge.errors import FamilyError
-from hf_bridge.template import same
+from hf_bridge.template import block, same
 
 STRUCTURE = ("residual", "parallel", "repeat", "layers", "like")
 
@@ -44,7 +43,7 @@ def _node(node: Any, index: Index) -> Any:
             return node | {"parallel": [_node(branch, index) for branch in branches]}
         case dict() if len(node) == 1 and next(iter(node)) not in STRUCTURE:
             ((word, options),) = node.items()
-            return _leaf(word, options, _known(index.node(word), word), index)
+            return _leaf(word, options, block(index, "node", word), index)
     return node
 
 
@@ -61,16 +60,10 @@ def _leaf(word: str, options: Any, entry: Entry, index: Index) -> Any:
     return {word: said} if said else word
 
 
-def _known(entry: Entry | None, word: str) -> Entry:
-    if entry is None:
-        raise FamilyError("family-word", f"a family's recipe holds {word!r}, which is not a block")
-    return entry
-
-
 def _filler(value: Any, parameter: Parameter, index: Index) -> Any:
     if parameter.type.slot and isinstance(value, dict):
         ((word, options),) = value.items()
-        return _leaf(word, options, _known(index.filler(parameter.type.slot, word), word), index)
+        return _leaf(word, options, block(index, parameter.type.slot, word), index)
     return value
 
 
@@ -124,8 +117,7 @@ def _words(node: Any) -> set[str]:
 
 
 def _sizes(word: str, index: Index) -> tuple[Parameter, ...]:
-    entry = index.node(word)
-    return entry.sizes if entry else ()
+    return index.node(word).sizes if word in index.words("node") else ()
 
 
 def _follows(parameter: Parameter, dims: Mapping[str, Any]) -> bool:

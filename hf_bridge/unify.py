@@ -18,11 +18,19 @@ from builder.errors import Mark
 from builder.expressions import Expression, parse
 from builder.graph import Chain, Filler, Graph, Layer, Leaf, Node, Parallel, Residual
 from builder.index import REQUIRED, Entry, Index, MakerDefault, Parameter, SizeDefault
-from hf_bridge.errors import FamilyError
 from hf_bridge.family import Family
 from hf_bridge.scope import Key, Scope
 from hf_bridge.solve import Equation, NoSolution, solve
-from hf_bridge.template import ANYTHING, Case, Formula, Selection, Template, same, stands_for
+from hf_bridge.template import (
+    ANYTHING,
+    Case,
+    Formula,
+    Selection,
+    Template,
+    block,
+    same,
+    stands_for,
+)
 
 NOTHING = ("none", None)
 
@@ -255,7 +263,7 @@ class Unifier:
         return [state.push(Nodes((head,), items(goal.ours[0]), goal.at), after)]
 
     def _options(self, word: str, written: Any, leaf: Leaf, at: At) -> list[Goal]:
-        entry = known(self.index.node(word), word)
+        entry = block(self.index, "node", word)
         if not isinstance(written, dict):
             written = {entry.parameters[0].name: written}
         return list(self._settings(entry, written, dict(leaf.options), at, leaf))
@@ -313,7 +321,7 @@ class Unifier:
         word, options = next(iter(theirs.items())) if isinstance(theirs, dict) else (theirs, {})
         if word != ours.word:
             raise self._fail(state, at, ours.word, word, ours.mark)
-        entry = known(self.index.filler(ours.kind, word), word)
+        entry = block(self.index, ours.kind, word)
         if not isinstance(options, dict):
             options = {entry.parameters[0].name: options}
         return state.push(*self._settings(entry, options, dict(ours.options), at))
@@ -415,12 +423,6 @@ def shown(value: Any) -> str:
         case Formula():
             return value.text
     return str(value)
-
-
-def known(entry: Entry | None, word: str) -> Entry:
-    if entry is None:
-        raise FamilyError("family-word", f"a family's recipe holds {word!r}, which is not a block")
-    return entry
 
 
 def is_number(value: Any) -> bool:

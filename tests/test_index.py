@@ -232,7 +232,8 @@ def test_a_plug_in_that_is_absent_is_refused(tmp_path):
 def test_a_norm_is_a_node_and_fills_slots():
     index = load_index()
     assert index.node("rmsnorm") is index.filler("norm", "rmsnorm")
-    assert index.filler("norm", "glu") is None
+    with pytest.raises(KeyError):
+        index.filler("norm", "glu")
     assert "rmsnorm" in index.words("node")
     assert "rmsnorm" in index.words("norm")
     assert "glu" not in index.words("norm")
