@@ -21,6 +21,7 @@ class Train:
         "steps >= 1": "steps={steps} is below 1",
         "1 <= accumulate and accumulate <= batch": "no {accumulate} parts of batch={batch}",
         "length >= 1": "length={length} is below 1",
+        "length <= context": "length={length} is more than context={context}",
         "lr > 0": "lr={lr} is not above 0",
         "clip > 0": "clip={clip} is not above 0",
         "log_every >= 1": "log_every={log_every} is below 1",

@@ -213,10 +213,6 @@ def prepare_data(
     settings = make(needed(recipe, "train"))
     graph = recipe.graph
     length = settings.length or graph.context
-    if length > graph.context:
-        raise InputError(
-            "length-over-context", f"train.length={length} is more than context={graph.context}"
-        )
     if length < graph.context:
         say(f"training on {length} tokens at a time, of a context of {graph.context}")
     if tokenizer is None:

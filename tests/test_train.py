@@ -16,7 +16,7 @@ import builder.train
 from builder import checkpoints, load_recipe
 from builder.__main__ import main
 from builder.continuation import Conversation, Sampling, continue_all, continue_text, encode_prompt
-from builder.errors import InputError, NumbersError, ResourceError, Stopped
+from builder.errors import InputError, NumbersError, RecipeError, ResourceError, Stopped
 from builder.evaluate import measure
 from builder.optimizers import groups
 from builder.progress import Progress, duration
@@ -257,7 +257,6 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(monkeypatch):
 @pytest.mark.parametrize(
     ("settings", "code"),
     [
-        (["dims.vocab=270", "tokenizer=char", "train.length=30"], "length-over-context"),
         (["tokenizer=bytes", "dims.vocab=256"], "tokenizer-too-large"),
         (["data.text=nowhere"], "no-such-data"),
         (["data.text=short.txt"], "corpus-too-small"),
@@ -270,6 +269,12 @@ def test_what_cannot_be_trained_is_refused_before_a_run_is_made(settings, code):
         train(recipe(*settings))
     assert caught.value.code == code and caught.value.exit_code == 2
     assert not list(Path("runs").glob("[0-9]*"))
+
+
+def test_a_training_length_past_the_context_is_refused_on_the_page():
+    with pytest.raises(RecipeError, match="length=30 is more than context=") as caught:
+        recipe("train.length=30")
+    assert caught.value.findings[0].mark.source.name == "<command line>"
 
 
 def test_an_impossible_device_is_an_input_error():
