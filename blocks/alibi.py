@@ -19,7 +19,6 @@ class Alibi(nn.Module):
     below, then every other one of the power above.
     Source: Press et al. 2021, arXiv:2108.12409, section 3 and appendix (the authors' code for other
     head counts).
-
     """
 
     def __init__(self, heads: int) -> None:

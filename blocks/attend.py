@@ -44,7 +44,6 @@ def attend(
     multiple of ``kv_heads``; query ``t`` stands at key ``S - T + t``.  Gives ``(B, heads, T,
     head_dim)``.  No mask tensor is made where causal order suffices, and a window's cost is ``O(T *
     window)``.
-
     """
     weigh = partial(_weigh, scale=scale, softcap=softcap, dropout=dropout)
     length, total, span = q.shape[2], k.shape[2], mask.span

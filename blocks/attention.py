@@ -19,7 +19,6 @@ class Attention(nn.Module):
     the scores by ``cap * tanh(score / cap)``.
     Source: Vaswani et al. 2017, arXiv:1706.03762; GQA: Ainslie et al. 2023, arXiv:2305.13245;
     softcap: Gemma 2, arXiv:2408.00118; qk_norm: Dehghani et al. 2023, arXiv:2302.05442.
-
     """
 
     output = "o.weight"

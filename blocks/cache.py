@@ -29,7 +29,6 @@ class KeyValues:
     They are written into a buffer that grows by half, so that appending a token costs one row and
     not a copy. A window of ``span`` needs the ``span - 1`` before the new token: older ones are
     dropped when the buffer is full.
-
     """
 
     def __init__(self, span: int | None = None) -> None:
@@ -91,7 +90,6 @@ class Cache:
 
     It keeps the token ids too (a few bytes each), so that cropping is exact even for a state that
     cannot be wound back: such a cache starts again and reads ``replay`` at the next call.
-
     """
 
     def __init__(self, states: dict[int, State], batch_size: int) -> None:

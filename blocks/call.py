@@ -17,7 +17,6 @@ class Call:
     ``ids`` (B, T); ``positions`` (1 or B, T); ``segments`` (B, S), equal within a document;
     ``padding`` (B, S), True where there is no token.  The last three are over all ``S`` places,
     cached ones included.
-
     """
 
     ids: Tensor

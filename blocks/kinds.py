@@ -12,7 +12,6 @@ class Kind:
 
     An ``anchor`` gives its name to the leaves around it; what ``mixes`` moves information between
     positions.
-
     """
 
     namespace: str

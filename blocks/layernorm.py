@@ -14,7 +14,6 @@ class LayerNorm(nn.Module):
 
     Shapes: ``(..., dim) -> (..., dim)``.
     Source: Ba et al. 2016, arXiv:1607.06450, equation 4.
-
     """
 
     def __init__(

@@ -14,7 +14,6 @@ class LMHead(nn.Module):
 
     Shapes: ``(B, T, dim) -> (B, T, vocab)``.
     Source: Press and Wolf 2016, arXiv:1608.05859, for tying.
-
     """
 
     def __init__(self, dim: int, vocab: int, *, tie: bool = False, bias: bool = False) -> None:

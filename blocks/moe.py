@@ -46,7 +46,6 @@ class MoE(nn.Module):
     loss: 1 when perfectly balanced.
     Source: Shazeer et al. 2017, arXiv:1701.06538; balance: Fedus et al. 2021, arXiv:2101.03961,
     equation 4.
-
     """
 
     def __init__(

@@ -19,7 +19,6 @@ class Rope(nn.Module):
     with ``i + rotated/2`` (the Hugging Face layout), ``interleaved`` with its neighbour (the
     paper's).  Angles are exact: computed in float64.
     Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; fraction: GPT-NeoX, arXiv:2204.06745.
-
     """
 
     checks = {

@@ -14,7 +14,6 @@ class SinusoidalPositions(nn.Module):
 
     Shapes: ``(B, T, dim) -> (B, T, dim)``; even components hold sines, odd ones cosines.
     Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.5.
-
     """
 
     checks = {"dim % 2 == 0": "sines and cosines come in pairs, and dim={dim} is odd"}

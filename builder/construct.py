@@ -24,7 +24,6 @@ def make(
     of no use are dropped.
 
     A slot becomes a maker, called by the block itself; so does an expert, through ``node``.
-
     """
     cls = registered(block.kind, block.word)
     signature = inspect.signature(cls).parameters

@@ -173,7 +173,6 @@ def permuted(index: Array, size: int, key: Array) -> Array:
 
     A Feistel network permutes the next power of four; who lands outside walks on until inside
     (cycle walking).
-
     """
     half = max(1, ((size - 1).bit_length() + 1) // 2)
     index = _feistel(index, half, key)

@@ -40,7 +40,6 @@ class PythonDocs:
 
     A document is one topic, or one module; they stand in an order drawn from their names, so that
     the end of the corpus is like the rest of it.  No module is imported.
-
     """
 
     skipped = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")

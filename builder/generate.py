@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ def generate(
     model: Model,
     ids: Tensor,
     max_new_tokens: int,
+    *,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -36,38 +38,40 @@ def generate(
     prompt starts from the model's ``start_id``.  ``stream`` is called with each new column (B,);
     ``cache`` holds what was read before, and is left holding all but the last.
     Raises ValueError if the model cannot read so many positions.
-
     """
     _check(temperature, top_k, top_p, max_new_tokens)
     prompt = ids if ids.shape[1] else _start(model, ids)
     cache = model.new_cache(len(ids)) if cache is None else cache
     total = len(cache) + prompt.shape[1] + max_new_tokens - 1
     if model.limit is not None and total > model.limit:
-        raise ValueError(
-            f"{total} positions are more than the {model.limit} that the model can read"
-        )
+        raise ValueError(f"{total} positions, and the model can read {model.limit}")
     generator = None if seed is None else torch.Generator(ids.device).manual_seed(seed)
     stops = torch.tensor(list(stop), dtype=ids.dtype, device=ids.device)
     done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
-    new: list[Tensor] = []
-    last, training = prompt, model.training
-    model.eval()
-    try:
-        while len(new) < max_new_tokens and not (len(new) and bool(done.all())):
-            logits = model(last, cache=cache, padding=padding)[:, -1]
+    columns = [prompt]
+    with _evaluating(model):
+        while len(columns) <= max_new_tokens and not bool(done.all()):
+            logits = model(columns[-1], cache=cache, padding=padding)[:, -1]
             chosen = choose(logits, temperature, top_k, top_p, generator)
-            if new:
-                chosen = torch.where(done, new[-1], chosen)
+            chosen = torch.where(done, columns[-1][:, -1], chosen)
             done = done | torch.isin(chosen, stops)
-            new.append(chosen)
-            last = chosen[:, None]
+            columns.append(chosen[:, None])
             if padding is not None:
                 padding = torch.cat([padding, padding.new_zeros(len(ids), 1)], 1)
             if stream is not None:
                 stream(chosen)
+    return torch.cat([ids, *columns[1:]], 1)
+
+
+@contextmanager
+def _evaluating(model: Model) -> Iterator[None]:
+    """Without dropout; afterwards as before."""
+    training = model.training
+    model.eval()
+    try:
+        yield
     finally:
         model.train(training)
-    return torch.cat([ids, *(column[:, None] for column in new)], 1)
 
 
 def choose(

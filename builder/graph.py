@@ -38,7 +38,6 @@ class Leaf:
     name of the leaf whose parameters it uses, which is its own unless they are shared.  ``dim`` is
     the width that reaches it, ``out`` the width it gives.  ``options`` holds values, sizes and
     options in signature order.
-
     """
 
     word: str

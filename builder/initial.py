@@ -28,7 +28,6 @@ class Normal:
     ``depth_scaled`` divides the matrices that write into the residual stream by the root of the
     number of residual additions of the model.
     Source: Radford et al. 2019 (GPT-2), section 2.3.
-
     """
 
     def __init__(self, *, std: float = 0.02, depth_scaled: bool = True) -> None:

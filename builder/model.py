@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.cache import Cache
 from blocks.call import Call, start_call
+from builder import generate as generation
 from builder import initial
 from builder.assemble import Assembler, count_adds
 from builder.construct import import_plugins, make
-from builder.generate import generate
 from builder.graph import Filler
 from builder.recipe import Recipe
 
@@ -26,7 +24,6 @@ class Model(nn.Module):
     Every leaf of the recipe is a submodule under its parameters' name.  ``recipe`` is what it was
     built from, ``limit`` how many positions it can read (None: any number), ``start_id`` the token
     that an empty prompt starts from, if known.
-
     """
 
     def __init__(self, recipe: Recipe) -> None:
@@ -53,7 +50,6 @@ class Model(nn.Module):
         either end of a row, over the cached positions too; documents ``(B, T)`` int, one number a
         document.  With a cache (inference: no gradients) the tokens follow those read before, in
         any chunks.  Raises ValueError if shapes disagree.
-
         """
         if cache is None:
             return self._logits(self._call(ids, 0, documents, padding), None)
@@ -78,7 +74,6 @@ class Model(nn.Module):
 
         ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean
         is 0.
-
         """
         call = self._call(ids, 0, documents, padding)
         logits = self._logits(call, None)
@@ -90,24 +85,7 @@ class Model(nn.Module):
         """An empty memory for ``batch_size`` rows."""
         return Cache({site: module.state() for site, module in self._stateful.items()}, batch_size)  # type: ignore[operator]
 
-    def generate(
-        self,
-        ids: Tensor,
-        max_new_tokens: int,
-        *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        seed: int | None = None,
-        stop: Sequence[int] = (),
-        padding: Tensor | None = None,
-        stream: Callable[[Tensor], None] | None = None,
-        cache: Cache | None = None,
-    ) -> Tensor:
-        """Continue each row: see ``builder.generate.generate``."""
-        return generate(
-            self, ids, max_new_tokens, temperature, top_k, top_p, seed, stop, padding, stream, cache
-        )
+    generate = generation.generate
 
     def _call(
         self, ids: Tensor, read: int, documents: Tensor | None, padding: Tensor | None
@@ -141,7 +119,6 @@ def build(
 
     ``seed`` none is the recipe's own; on the device ``meta`` nothing is allocated, and shapes and
     names are exact.
-
     """
     import_plugins(recipe.plugins)
     with torch.device("meta"):

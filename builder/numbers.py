@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
-from typing import TypeAlias
+from typing import NoReturn, TypeAlias
 
 from builder.errors import Finding, Mark
 from builder.expressions import ExpressionError, evaluate, parse
@@ -16,11 +16,18 @@ Number: TypeAlias = int | float
 
 @dataclass(frozen=True)
 class Place:
-    """Where an expression is read: at which layer of how many, beside which sizes of its leaf."""
+    """Where an expression is read: at which layer of how many, beside which sizes of its leaf.
+
+    ``through`` holds the dims whose own expressions led here.
+    """
 
     layer: int | None = None
     layers: int | None = None
     own: MappingType[str, object] = field(default_factory=dict)
+    through: tuple[str, ...] = ()
+
+
+NOWHERE = Place()
 
 
 class _Fault(Exception):
@@ -35,117 +42,87 @@ class Numbers:
     findings: list[Finding]
     read: set[str] = field(default_factory=set)
 
-    def number(self, value: Value, place: Place = Place()) -> Number | None:
+    def number(self, value: Value, place: Place = NOWHERE) -> Number | None:
         """A number, or an expression's value; else a finding, and None."""
         try:
-            return self._value(value, place, ())
+            return self._value(value, place)
         except _Fault:
             return None
 
-    def whole(self, value: Value, place: Place = Place(), at_least: int = 0) -> int | None:
+    def whole(self, value: Value, place: Place = NOWHERE, at_least: int = 0) -> int | None:
         """A whole number; else a finding, and None."""
-        number = self.number(value, place)
-        if number is None:
+        try:
+            number = self._value(value, place)
+            if not isinstance(number, int):
+                self._fail(
+                    "not-whole", f"{_shown(value, number)} is not a whole number", value.mark
+                )
+            if number < at_least:
+                self._fail("too-small", f"{_shown(value, number)} is below {at_least}", value.mark)
+            return number
+        except _Fault:
             return None
-        if not isinstance(number, int):
-            self._report("not-whole", f"{_shown(value, number)} is not a whole number", value.mark)
-            return None
-        if number < at_least:
-            self._report("too-small", f"{_shown(value, number)} is below {at_least}", value.mark)
-            return None
-        return number
 
-    def dim(self, name: str, place: Place = Place()) -> tuple[Value, Number | None] | None:
+    def dim(self, name: str, place: Place = NOWHERE) -> tuple[Value, Number | None] | None:
         """A dim as it is read at a place, with what is written there; None if there is none."""
         if name not in self.dims:
             return None
         _, value = self.dims[name]
         try:
-            return value, self._dim(name, (), place, (), value.mark)
+            return value, self._dim(name, (), place, value.mark)
         except _Fault:
             return value, None
 
-    def _report(self, code: str, message: str, mark: Mark, help: str = "") -> None:
+    def _fail(self, code: str, message: str, mark: Mark, help: str = "") -> NoReturn:
         self.findings.append(Finding(code, message, mark, help))
+        raise _Fault
 
-    def _value(self, value: Value, place: Place, through: tuple[str, ...]) -> Number:
-        if (
-            isinstance(value, Scalar)
-            and isinstance(value.value, int | float)
-            and not isinstance(value.value, bool)
-        ):
-            return value.value
-        if not isinstance(value, Scalar) or not isinstance(value.value, str):
+    def _value(self, value: Value, place: Place) -> Number:
+        written = value.value if isinstance(value, Scalar) else None
+        if isinstance(written, int | float) and not isinstance(written, bool):
+            return written
+        if not isinstance(written, str):
             shown = quoted(value) if isinstance(value, Scalar) else "this"
-            self._report("not-a-number", f"{shown} is not a number", value.mark)
-            raise _Fault
+            self._fail("not-a-number", f"{shown} is not a number", value.mark)
         try:
             return evaluate(
-                parse(value.value),
-                lambda name, args: self._name(name, args, place, through, value.mark),
+                parse(written), lambda name, args: self._name(name, args, place, value.mark)
             )
         except ExpressionError as error:
             mark = value.mark
-            if error.offset is not None and value.plain:
+            if error.offset is not None and getattr(value, "plain", False):
                 mark = replace(mark, column=mark.column + error.offset, width=1)
-            self._report("bad-expression", str(error), mark, error.help)
-            raise _Fault from None
+            self._fail("bad-expression", str(error), mark, error.help)
 
-    def _name(
-        self,
-        name: str,
-        args: tuple[Number, ...],
-        place: Place,
-        through: tuple[str, ...],
-        mark: Mark,
-    ) -> Number:
+    def _name(self, name: str, args: tuple[Number, ...], place: Place, mark: Mark) -> Number:
         own = place.own.get(name)
         if isinstance(own, int | float) and not args:
             return own
         if name in ("layer", "layers") and not args:
             number: int | None = getattr(place, name)
             if number is None:
-                self._report(
-                    "no-layer",
-                    f"{name!r} is read outside every layer",
-                    mark,
-                    "it stands inside blocks",
-                )
-                raise _Fault
+                message = f"{name!r} is read outside every layer"
+                self._fail("no-layer", message, mark, "it stands inside blocks")
             return number
         if name not in self.dims:
             near = nearest(name, [*self.dims, *place.own])
-            self._report(
-                "unknown-name",
-                f"{name!r} is not a dim",
-                mark,
-                f"did you mean {near!r}?" if near else "",
-            )
-            raise _Fault
-        return self._dim(name, args, place, through, mark)
+            help = f"did you mean {near!r}?" if near else ""
+            self._fail("unknown-name", f"{name!r} is not a dim", mark, help)
+        return self._dim(name, args, place, mark)
 
-    def _dim(
-        self,
-        name: str,
-        args: tuple[Number, ...],
-        place: Place,
-        through: tuple[str, ...],
-        mark: Mark,
-    ) -> Number:
+    def _dim(self, name: str, args: tuple[Number, ...], place: Place, mark: Mark) -> Number:
         self.read.add(name)
-        if name in through:
-            cycle = " -> ".join([*through[through.index(name) :], name])
-            self._report(
-                "dim-cycle", f"dim {name!r} is defined by itself: {cycle}", self.dims[name][0]
-            )
-            raise _Fault
+        if name in place.through:
+            cycle = " -> ".join([*place.through[place.through.index(name) :], name])
+            message = f"dim {name!r} is defined by itself: {cycle}"
+            self._fail("dim-cycle", message, self.dims[name][0])
         value = self.dims[name][1]
         if isinstance(value, Sequence):
             value = self._entry(name, value, args, place, mark)
         elif args:
-            self._report("not-a-list", f"dim {name!r} is one number, not a list to look up", mark)
-            raise _Fault
-        return self._value(value, replace(place, own={}), (*through, name))
+            message = f"dim {name!r} is one number, not a list to look up"
+            self._fail("not-a-list", message, mark)
+        return self._value(value, replace(place, own={}, through=(*place.through, name)))
 
     def _entry(
         self, name: str, value: Sequence, args: tuple[Number, ...], place: Place, mark: Mark
@@ -153,12 +130,10 @@ class Numbers:
         at = args[0] if args else place.layer
         if at is None:
             message = f"dim {name!r} is a list, one number a layer, and is read outside every layer"
-            self._report("no-layer", message, mark)
-            raise _Fault
+            self._fail("no-layer", message, mark)
         if not isinstance(at, int) or not 0 <= at < len(value):
             message = f"dim {name!r} holds {len(value)} numbers, and number {at} is read (from 0)"
-            self._report("list-too-short", message, mark)
-            raise _Fault
+            self._fail("list-too-short", message, mark)
         return value.items[at]
 
 

@@ -149,7 +149,6 @@ def load_recipe(
     ``overrides`` are ``path=value`` as on the command line.  A relative path that is not here is
     looked for beside the installed package, so that ``recipes/llama.yaml`` is found everywhere.
     RecipeError carries every finding; InputError ``cannot-read`` if there is no such file.
-
     """
     if isinstance(source, MappingType):
         raw = from_python(source)

@@ -59,7 +59,6 @@ class Wsd:
     ``decay`` of the run.
 
     Source: Hu et al. 2024 (MiniCPM), arXiv:2404.06395, section 4.
-
     """
 
     def __init__(self, *, warmup: float = 0.05, decay: float = 0.2, floor: float = 0.0) -> None:
