@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from builder.laws.laws import LAWS as LAWS
-    from builder.laws.perturb import perturb as perturb
+    from builder.laws.noise import perturb as perturb
     from builder.laws.strategies import pages as pages
     from builder.laws.strategies import recipes as recipes
 
-_HOMES = {"LAWS": "laws", "perturb": "perturb", "pages": "strategies", "recipes": "strategies"}
+_HOMES = {"LAWS": "laws", "perturb": "noise", "pages": "strategies", "recipes": "strategies"}
 
 
 def __getattr__(name: str) -> Any:

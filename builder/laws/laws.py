@@ -18,8 +18,8 @@ from torch import Tensor
 from blocks.cache import Cache
 from builder.assemble import count_adds
 from builder.graph import Leaf, leaves
+from builder.laws.noise import noise_of, perturb
 from builder.laws.nulls import null_parameters
-from builder.laws.perturb import noise_of, perturb
 from builder.laws.probe import TOLERANCE, agree, distance, traced
 from builder.model import Model, build
 from builder.recipe import Recipe, load_recipe
