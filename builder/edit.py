@@ -61,6 +61,7 @@ class Editor:
     index: Index
     blocks: MappingType[str, Value]
     mark: Mark | None = None
+    through: frozenset[str] = frozenset()  # the blocks whose copies are being made
 
     def page(self, page: Mapping, words: list[str], new: Value) -> Mapping:
         head, rest = words[0], words[1:]
@@ -125,21 +126,32 @@ class Editor:
 
     def like(self, value: Mapping) -> Value:
         """The copy that ``{like: name, set: {...}}`` stands for, its settings made."""
-        name = value["like"]
-        copy = self.blocks[str(name.value)] if isinstance(name, Scalar) else name
+        inside = self._inside(value)
+        copy = self.blocks[str(getattr(value["like"], "value", ""))]
         settings = value.get("set")
         if settings is None:
             return copy
         if not isinstance(settings, Mapping):
             self._fail("not-a-map", "'set' takes a map of paths and values", mark=settings.mark)
         for path, new in settings:
-            copy = replace(self, mark=path.mark).node(copy, str(path.value).split("."), new)
+            copy = replace(inside, mark=path.mark).node(copy, str(path.value).split("."), new)
         return copy
+
+    def _inside(self, value: Mapping) -> Editor:
+        """The editor within a copy, which may not be a copy of itself."""
+        name = value["like"]
+        word = name.value if isinstance(name, Scalar) else None
+        if not isinstance(word, str) or word not in self.blocks:
+            near = nearest(str(word), list(self.blocks))
+            help = f"did you mean {near!r}?" if near else "blocks: " + ", ".join(self.blocks)
+            self._fail("unknown-word", f"{word!r} is not a block", help, name.mark)
+        if word in self.through:
+            self._fail("block-cycle", f"block {word!r} is like itself", mark=name.mark)
+        return replace(self, through=self.through | {word})
 
     def _through_like(self, value: Mapping, words: list[str], new: Value) -> Mapping:
         """A change inside a copy is one more setting of the copy."""
-        copy = self.like(value)
-        self.node(copy, words, new)  # it finds its place, or fails
+        self._inside(value).node(self.like(value), words, new)  # it finds its place, or fails
         settings = value.get("set") or Mapping((), value.mark)
         assert isinstance(settings, Mapping)
         return put(value, "set", put(settings, ".".join(words), new))
@@ -157,7 +169,7 @@ class Editor:
                     yield from ((i, *place) for place in self._places(item, word))
             case Mapping():
                 if "like" in value:
-                    if next(self._places(self.like(value), word), None) is not None:
+                    if next(self._inside(value)._places(self.like(value), word), None) is not None:
                         yield ()
                     return
                 if word in value and word not in NUMBERS:

@@ -17,6 +17,7 @@ from blocks.kinds import NODES
 from builder.edit import Editor
 from builder.errors import Finding, Mark, RecipeError
 from builder.index import Entry, Index, nearest
+from builder.numbers import quoted
 from builder.read import Mapping, Scalar, Sequence, Value
 
 STRUCTURE = {
@@ -26,6 +27,8 @@ STRUCTURE = {
     "layers": ("pattern", "remainder"),
     "like": ("set",),
 }
+NOTHING = "nothing at all is: none"
+MAX_TIMES, MAX_LEAVES = 10_000, 100_000
 TIMES = re.compile(r"\s*(\w+)\s*\*\s*(.+)")
 
 
@@ -123,6 +126,7 @@ class Expander:
     index: Index
     count: Callable[[Value], int | None]  # a whole number, or a finding and None
     findings: list[Finding]
+    leaves: int = 0
 
     def model(self, value: Value) -> tuple[Written, ...]:
         """A whole model, its layers found."""
@@ -132,28 +136,22 @@ class Expander:
         """The items that a node stands for; ``none`` stands for no items."""
         match value:
             case Sequence(items=()):
-                return self._fault(
-                    "empty-list",
-                    "an empty list is not a node",
-                    value.mark,
-                    "nothing at all is: none",
-                )
+                return self._fault("empty-list", "an empty list is not a node", value.mark, NOTHING)
             case Sequence():
                 return tuple(item for part in value for item in self.node(part, scope))
             case Scalar(value=str(word)):
                 return self._word(word, value.mark, scope)
             case Mapping():
                 return self._map(value, scope)
-        shown = "null" if value.value is None else value.value
-        return self._fault(
-            "not-a-node", f"{shown} is not a node", value.mark, "nothing at all is: none"
-        )
+        return self._fault("not-a-node", f"{quoted(value)} is not a node", value.mark, NOTHING)
 
     def leaf(self, entry: Entry, value: Value | None, mark: Mark, scope: Scope) -> WrittenLeaf:
         """A leaf with its options under it, or its one value."""
-        unasked = (
-            () if NODES[entry.kind].reads == "tokens" else ("dim",)
-        )  # the width that reaches a leaf
+        self.leaves += 1
+        if self.leaves > MAX_LEAVES:
+            message = f"the model has more than {MAX_LEAVES:,} leaves"
+            raise RecipeError([*self.findings, Finding("too-many-nodes", message, mark)])
+        unasked = () if NODES[entry.kind].reads == "tokens" else ("dim",)  # the width it meets
         return WrittenLeaf(entry, given(entry, value, self.findings, unasked), mark, scope.blocks)
 
     def _fault(self, code: str, message: str, mark: Mark, help: str = "") -> tuple[Written, ...]:
@@ -171,13 +169,11 @@ class Expander:
         if word in self.index.words("node"):
             return (self.leaf(self.index.node(word), None, mark, scope),)
         if word in STRUCTURE:
-            return self._fault(
-                "missing-value", f"{word!r} stands alone", mark, f"it takes a node: {{{word}: ...}}"
-            )
+            help = f"it takes a node: {{{word}: ...}}"
+            return self._fault("missing-value", f"{word!r} stands alone", mark, help)
         if TIMES.fullmatch(word):
-            return self._fault(
-                "not-a-node", f"{word!r} is not a node here", mark, "counts go in a pattern"
-            )
+            message = f"{word!r} is not a node here"
+            return self._fault("not-a-node", message, mark, "counts go in a pattern")
         return self._unknown(word, mark, "a block or a leaf", self._words())
 
     def _unknown(
@@ -203,42 +199,31 @@ class Expander:
         keys = {str(key.value): key for key, _ in value}
         heads = [k for k in keys if k in STRUCTURE or k in self.index.words("node")]
         if not heads:
-            first = value.entries[0][0] if value.entries else None
-            if first is None:
-                return self._fault(
-                    "not-a-node",
-                    "an empty map is not a node",
-                    value.mark,
-                    "nothing at all is: none",
-                )
-            if first.value in self.blocks:
-                message = f"{first.value!r} is a block, and takes no options"
-                return self._fault(
-                    "unknown-word",
-                    message,
-                    first.mark,
-                    f"a changed copy: {{like: {first.value}, set: ...}}",
-                )
-            return self._unknown(
-                first.value, first.mark, "a leaf or a structural word", self._words()
-            )
+            return self._no_node(value)
         if len(heads) > 1:
             message = f"{heads[0]!r} and {heads[1]!r} in one map: a map holds one node"
-            return self._fault(
-                "two-nodes", message, keys[heads[1]].mark, "write a list, one node an item"
-            )
+            help = "write a list, one node an item"
+            return self._fault("two-nodes", message, keys[heads[1]].mark, help)
         (word,) = heads
-        allowed = (word, *STRUCTURE.get(word, ()))
-        for key, mark in ((k, keys[k].mark) for k in keys if k not in allowed):
-            help = (
-                f"options of {word!r} go in a map under it"
-                if word not in STRUCTURE
-                else "beside it: " + ", ".join(allowed[1:])
-            )
+        beside = STRUCTURE.get(word, ())
+        for key, mark in ((k, keys[k].mark) for k in keys if k not in (word, *beside)):
+            help = f"options of {word!r} go in a map under it"
+            if word in STRUCTURE:
+                help = f"beside it: {', '.join(beside) or 'nothing'}"
             self._fault("unknown-word", f"{key!r} does not go beside {word!r}", mark, help)
         if word in STRUCTURE:
             return getattr(self, f"_{word}")(value, scope)  # type: ignore[no-any-return]
         return (self.leaf(self.index.node(word), value[word], keys[word].mark, scope),)
+
+    def _no_node(self, value: Mapping) -> tuple[Written, ...]:
+        if not value.entries:
+            return self._fault("not-a-node", "an empty map is not a node", value.mark, NOTHING)
+        key = value.entries[0][0]
+        if key.value in self.blocks:
+            message = f"{key.value!r} is a block, and takes no options"
+            help = f"a changed copy: {{like: {key.value}, set: ...}}"
+            return self._fault("unknown-word", message, key.mark, help)
+        return self._unknown(key.value, key.mark, "a leaf or a structural word", self._words())
 
     def _residual(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
         body = self.node(value["residual"], replace(scope, branch=True))
@@ -267,18 +252,17 @@ class Expander:
         return self.node(copy, replace(scope, blocks=(*scope.blocks, str(name.value))))
 
     def _repeat(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
-        times = self.count(value["repeat"])
+        times = self._times(value["repeat"])
         if ("block" in value) == ("pattern" in value):
             message = "'repeat' takes a block or a pattern, one of the two"
-            return self._fault(
-                "repeat-what", message, value.mark, "for instance {repeat: 4, block: decoder}"
-            )
+            help = "for instance {repeat: 4, block: decoder}"
+            return self._fault("repeat-what", message, value.mark, help)
         entries = self._pattern(value["pattern"]) if "pattern" in value else [value["block"]]
         shared, all_shared = self._shared(value.get("share"))
         scope = replace(scope, shared={**scope.shared, **{name: {} for name in shared}})
         if all_shared:
-            return tuple(self._entries(entries, scope)) * (times or 0)
-        return tuple(item for _ in range(times or 0) for item in self._entries(entries, scope))
+            return tuple(self._entries(entries, scope)) * times
+        return tuple(item for _ in range(times) for item in self._entries(entries, scope))
 
     def _shared(self, value: Value | None) -> tuple[list[str], bool]:
         """The blocks that share their weights, or that the whole repeat does."""
@@ -292,24 +276,18 @@ class Expander:
         return [str(name.value) for name in names if isinstance(name, Scalar)], False
 
     def _layers(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
-        depth = self.count(value["layers"])
+        depth = self._times(value["layers"])
         if "pattern" not in value:
-            return self._fault(
-                "repeat-what",
-                "'layers' takes a pattern",
-                value.mark,
-                "{layers: 8, pattern: [a, b]}",
-            )
+            help = "for instance {layers: 8, pattern: [local, full]}"
+            return self._fault("repeat-what", "'layers' takes a pattern", value.mark, help)
         entries, rest = self._pattern(value["pattern"]), value.get("remainder")
         if rest is not None and not (isinstance(rest, Scalar) and rest.value == "truncate"):
             return self._fault("bad-value", "'remainder' is truncate, or not written", rest.mark)
-        if depth is None or not entries:
+        if not entries:
             return ()
         if depth % len(entries) and rest is None:
             below = depth - depth % len(entries)
-            message = (
-                f"{depth} layers do not hold the pattern of {len(entries)} a whole number of times"
-            )
+            message = f"{depth} layers are no whole number of patterns of {len(entries)}"
             help = f"{below} or {below + len(entries)} layers do; or remainder: truncate"
             return self._fault("pattern-fit", message, value["layers"].mark, help)
         rounds = [entries[i % len(entries)] for i in range(depth)]
@@ -322,18 +300,23 @@ class Expander:
             return []
         entries: list[Value] = []
         for entry in value:
-            times = (
-                TIMES.fullmatch(entry.value)
-                if isinstance(entry, Scalar) and isinstance(entry.value, str)
-                else None
-            )
-            if times is None:
+            written = entry.value if isinstance(entry, Scalar) else None
+            counted = TIMES.fullmatch(written) if isinstance(written, str) else None
+            if counted is None:
                 entries.append(entry)
                 continue
-            name, count = times.groups()
-            number = int(count) if count.isdigit() else count
-            entries += [Scalar(name, entry.mark)] * (self.count(Scalar(number, entry.mark)) or 0)
+            name, count = counted.groups()
+            number = Scalar(int(count) if count.isdigit() else count, entry.mark)
+            entries += [Scalar(name, entry.mark)] * self._times(number)
         return entries
+
+    def _times(self, value: Value) -> int:
+        """How often something stands, which is bounded; 0 where that cannot be told."""
+        times = self.count(value) or 0
+        if times > MAX_TIMES:
+            self._fault("too-many-nodes", f"{times} times is more than {MAX_TIMES:,}", value.mark)
+            return 0
+        return times
 
     def _entries(self, entries: list[Value], scope: Scope) -> Iterator[Written]:
         """Each entry is a layer; but in a branch it is a copy, and an entry that holds layers is
