@@ -217,7 +217,8 @@ class Arguments:
             except ExpressionError:
                 good = False
             if not good:
-                place = next((word.written[n].mark for n in used if n in word.written), word.mark)
+                named = [word.written[n].mark for n in known if n in used & set(word.written)]
+                place = named[-1] if named else word.mark  # the last of the signature
                 help = f"{entry.word!r} needs {check}"
                 self.report("check-failed", message.format(**known), place, help)
 

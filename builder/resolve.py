@@ -88,6 +88,8 @@ class _Page:
 
     def whole(self) -> Resolved:
         self._check_words()
+        if any(finding.code == "not-a-map" for finding in self.findings):
+            raise_all(self.findings)  # whatever reads dims or blocks would only echo it
         tokenizer, data, train = map(self._section, ("tokenizer", "data", "train"))
         vocab, context = map(self._needed_dim, ("vocab", "context"))
         items = self._items(vocab)
