@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 def commands() -> list[list[str]]:
     lines = "\n".join(blocks("sh")).splitlines()
-    return [shlex.split(line, comments=True) for line in lines if not line.startswith("make ")]
+    return [shlex.split(line, comments=True) for line in lines if line.startswith("python ")]
 
 
 def run(command: list[str], folder: Path) -> str:
