@@ -92,19 +92,23 @@ def choose(
 def probabilities(
     logits: Tensor, temperature: float, top_k: int | None, top_p: float | None
 ) -> Tensor:
-    """What is sampled from, (B, vocab); float32 at the least."""
-    logits = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-    if top_k is not None and top_k < logits.shape[-1]:
-        kth = logits.topk(top_k, -1).values[:, -1:]
-        logits = logits.masked_fill(logits < kth, float("-inf"))
+    """What is sampled from, (B, vocab); float32 at the least.
+
+    Of equals the first is the likelier, as for the likeliest of all: so ``top_k`` keeps no more
+    than k, and 1 is greedy.
+    """
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits = (logits - logits.amax(-1, keepdim=True)) / temperature  # no overflow when near 0
+    if top_k is None and top_p is None:
+        return logits.softmax(-1)
+    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
+    if top_k is not None:
+        ordered[:, top_k:] = float("-inf")
     if top_p is not None:
-        ordered, order = logits.sort(-1, descending=True)
         held = ordered.softmax(-1)
-        spare = (
-            held.cumsum(-1) - held >= top_p
-        )  # what comes before holds enough; the first always stays
-        logits = logits.masked_fill(spare.scatter(-1, order, spare), float("-inf"))
-    return logits.softmax(-1)
+        enough = held.cumsum(-1) - held >= top_p  # before this one; so the first always stays
+        ordered = ordered.masked_fill(enough, float("-inf"))
+    return torch.zeros_like(logits).scatter(-1, order, ordered.softmax(-1))
 
 
 def _check(temperature: float, top_k: int | None, top_p: float | None, max_new_tokens: int) -> None:
