@@ -132,6 +132,7 @@ def test_a_model_on_meta_has_every_name_and_shape_and_no_storage():
     assert shapes[0] == shapes[1]
 
 
+@torch.no_grad()
 def test_a_loss_is_the_mean_over_the_labels_that_count():
     model = perturb(built("token_embedding", {"repeat": 1, "block": DECODER}, "lm_head"), 2)
     ids = torch.randint(11, (2, 6))
@@ -143,6 +144,7 @@ def test_a_loss_is_the_mean_over_the_labels_that_count():
     assert float(model.loss(ids, torch.full_like(labels, -100))) == 0.0
 
 
+@torch.no_grad()
 def test_the_balance_of_experts_is_part_of_the_loss_in_training_alone():
     model = perturb(built("token_embedding", {"moe": {"balance": 0.5}}, "lm_head"), 2)
     ids = torch.randint(11, (2, 6))
