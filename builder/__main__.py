@@ -23,6 +23,7 @@ OUR_FAULT = 70
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb and give the exit code; whatever goes wrong is told here, once."""
     try:
         code = run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

@@ -93,6 +93,7 @@ def _written(home: Path) -> Iterator[Path]:
 
 
 def write_tokens(folder: Path, source: Source, tokenizer: Tokenizer, known: dict[str, Any]) -> None:
+    """Tokenise a source into ``tokens.bin``, and what is known of it into ``tokens.json``."""
     dtype = np.dtype(np.uint16 if tokenizer.size <= 1 << 16 else np.uint32)
     end = [] if tokenizer.end is None else [tokenizer.end]
     count, size, ends = 0, 0, []

@@ -209,6 +209,7 @@ def prepare(
 def prepare_data(
     recipe: Recipe, say: Say, start: Run | None, tokenizer: Tokenizer | None
 ) -> tuple[Tokenizer, Corpus]:
+    """The tokenizer, trained if it must be, and the text as its tokens."""
     source = make(needed(recipe, "data"))
     settings = make(needed(recipe, "train"))
     graph = recipe.graph

@@ -26,6 +26,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def sampling_arguments(parser: ArgumentParser) -> None:
+    """How a text is continued; ``chat`` takes the same."""
     parser.add_argument(
         "--max-new-tokens", type=within(int, 1), default=100, metavar="N", help="default: 100"
     )
