@@ -127,6 +127,7 @@ class Expander:
     count: Callable[[Value], int | None]  # a whole number, or a finding and None
     findings: list[Finding]
     leaves: int = 0
+    used: set[str] = field(default_factory=set)  # the blocks that something names
 
     def model(self, value: Value) -> tuple[Written, ...]:
         """A whole model, its layers found."""
@@ -187,6 +188,7 @@ class Expander:
         if name in scope.blocks:
             cycle = " -> ".join([*scope.blocks[scope.blocks.index(name) :], name])
             return self._fault("block-cycle", f"block {name!r} holds itself: {cycle}", mark)
+        self.used.add(name)
         inside = replace(scope, blocks=(*scope.blocks, name))
         if name not in scope.shared:
             return self.node(self.blocks[name], inside)
@@ -244,6 +246,7 @@ class Expander:
             return self._unknown(word, mark, "a block", list(self.blocks))
         if name.value in scope.blocks:
             return self._fault("block-cycle", f"block {name.value!r} is like itself", mark)
+        self.used.add(str(name.value))
         try:
             copy = Editor(self.index, self.blocks).like(value)
         except RecipeError as error:
@@ -276,7 +279,6 @@ class Expander:
         return [str(name.value) for name in names if isinstance(name, Scalar)], False
 
     def _layers(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
-        depth = self._times(value["layers"])
         if "pattern" not in value:
             help = "for instance {layers: 8, pattern: [local, full]}"
             return self._fault("repeat-what", "'layers' takes a pattern", value.mark, help)
@@ -285,6 +287,7 @@ class Expander:
             return self._fault("bad-value", "'remainder' is truncate, or not written", rest.mark)
         if not entries:
             return ()
+        depth = self._times(value["layers"], len(entries))
         if depth % len(entries) and rest is None:
             below = depth - depth % len(entries)
             message = f"{depth} layers are no whole number of patterns of {len(entries)}"
@@ -310,13 +313,16 @@ class Expander:
             entries += [Scalar(name, entry.mark)] * self._times(number)
         return entries
 
-    def _times(self, value: Value) -> int:
-        """How often something stands, which is bounded; 0 where that cannot be told."""
-        times = self.count(value) or 0
-        if times > MAX_TIMES:
+    def _times(self, value: Value, unknown: int = 1) -> int:
+        """How often something stands, which is bounded.
+
+        Where that cannot be told it is ``unknown``, and what stands there is still looked through.
+        """
+        times = self.count(value)
+        if times is not None and times > MAX_TIMES:
             self._fault("too-many-nodes", f"{times} times is more than {MAX_TIMES:,}", value.mark)
-            return 0
-        return times
+            times = None
+        return unknown if times is None else times
 
     def _entries(self, entries: list[Value], scope: Scope) -> Iterator[Written]:
         """Each entry is a layer; but in a branch it is a copy, and an entry that holds layers is

@@ -93,6 +93,7 @@ class _Page:
         tokenizer, data, train = map(self._section, ("tokenizer", "data", "train"))
         vocab, context = map(self._needed_dim, ("vocab", "context"))
         items = self._items(vocab)
+        self._check_unused()
         raise_all(list(dict.fromkeys(self.findings)))  # a block's fault is found in each layer
         self._check_unread()
         raise_all(self.findings)
@@ -156,6 +157,16 @@ class _Page:
                 severity = "warning" if name in sizes else "error"
                 message = f"nothing reads dim {name!r}"
                 self.report("unread-dim", message, mark, "leave it out", severity)
+
+    def _check_unused(self) -> None:
+        """A block that nothing names is told, and looked through for faults all the same."""
+        blocks = self.page.get("blocks")
+        for key, value in blocks if isinstance(blocks, Mapping) else ():
+            name = str(key.value)
+            if name not in self.model.expander.used:
+                message = f"nothing uses block {name!r}"
+                self.report("unused-block", message, key.mark, severity="warning")
+                self.model.expander.node(value, Scope(blocks=(name,)))
 
     def _section(self, kind: str) -> Filler | None:
         value, arguments = self.page.get(kind), self.model.arguments

@@ -15,7 +15,8 @@ from builder.graph import Chain, Layer, Leaf, Parallel, Residual, leaves
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = sorted((ROOT / "tests" / "faults").glob("*.yaml"))
 REPORTS = {"Finding", "report", "_report", "_fault", "_fail", "find", "stop"}
-ELSEWHERE = {  # codes that no small text file can show, and the tests that do
+ELSEWHERE = {  # codes that no small faulty file can show, and the tests that do
+    "unused-block": "test_resolve.py",  # a warning
     "file-too-large": "test_read.py",
     "too-many-nodes": "test_read.py",
 }
@@ -82,6 +83,13 @@ def test_a_fault_of_a_block_is_told_once_however_often_it_is_used():
         blocks={"b": {"attention": {"kv_heads": 3, "heads": 4}}},
     )
     assert len(error.findings) == 1
+
+
+def test_a_block_that_nothing_uses_is_told_and_still_looked_through():
+    warnings = resolved("token_embedding", "lm_head", blocks={"spare": "rmsnorm"}).warnings
+    assert {warning.code for warning in warnings} == {"unused-block", "unread-dim"}
+    faults = refused("token_embedding", "lm_head", blocks={"spare": "rmsnrom"}).findings
+    assert "unknown-word" in [fault.code for fault in faults]
 
 
 # The type rule
