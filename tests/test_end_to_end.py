@@ -14,7 +14,12 @@ import transformers
 from builder.runs import open_run
 
 ROOT = Path(__file__).parent.parent
-SHORT = ["train.steps=12", "train.eval_every=12", "train.checkpoint_every=12", "train.sample_tokens=0"]
+SHORT = [
+    "train.steps=12",
+    "train.eval_every=12",
+    "train.checkpoint_every=12",
+    "train.sample_tokens=0",
+]
 TEXTS = [
     "Return a new list.",
     "  two spaces,\ttabs\n\nand lines",
