@@ -115,8 +115,8 @@ def test_at_a_node_the_value_replaces_it_whole_and_it_is_what_stood_there():
     assert decoder("blocks.decoder.glu=mlp")[1]["residual"] == ["rmsnorm", "mlp"]
     inserted = decoder("blocks.decoder.glu=[it,rmsnorm]")[1]["residual"]
     assert inserted == ["rmsnorm", [{"glu": {"act": "silu"}}, "rmsnorm"]]
-    wrapped = changed("blocks.decoder={parallel: [it, it]}")["blocks"]["decoder"]
-    assert wrapped == {"parallel": [decoder(), decoder()]}
+    wrapped = changed("blocks.decoder={parallel: [it, glu]}")["blocks"]["decoder"]
+    assert wrapped == {"parallel": [decoder(), "glu"]}
 
 
 def test_none_deletes_a_node_and_empties_a_slot():
