@@ -15,6 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from decimal import Decimal, localcontext
 from fractions import Fraction
+from functools import cache
 from typing import Any, TypeAlias
 
 MAX_LENGTH = 200
@@ -154,6 +155,7 @@ ARITY = {
 }
 
 
+@cache  # a block's checks and defaults are asked again for each leaf
 def parse(text: str, template: bool = False, checks: bool = False) -> Expression:
     """The tree of a text; ``checks`` may compare, and a ``template`` may have holes besides."""
     if len(text) > MAX_LENGTH:
@@ -518,10 +520,11 @@ def walk(expression: Expression) -> Iterator[Expression]:
         yield from walk(child)
 
 
-def names(expression: Expression) -> set[str]:
+@cache
+def names(expression: Expression) -> frozenset[str]:
     """The names that ``lookup`` will be asked for, apart from holes."""
     found = {tree.name for tree in walk(expression) if isinstance(tree, Name)}
-    return found | {
+    return frozenset(found) | {
         tree.function
         for tree in walk(expression)
         if isinstance(tree, Call) and tree.function not in ARITY
