@@ -147,7 +147,7 @@ class Assembler:
         """An expert as a module of its own: a lone leaf needs no name."""
         inner = Assembler()
         body = Body()
-        body.run = inner.run(node, body, f"{parent.name}.")
+        body.run = inner.run(node, body, f"{parent.weights}.")
         return next(iter(body.children())) if isinstance(node, Leaf) else body
 
     def _tie(self, graph: Graph) -> None:
