@@ -30,6 +30,7 @@ TRIES = (
     6  # draws of weights and tokens in which a gradient may be nonzero: a unit can be dead in one
 )
 LENGTH = 10
+LONG = 40  # past the first buffer of a cache, so that it is moved
 MODERATE = 1e3  # of a leaf's largest output
 
 
@@ -187,31 +188,33 @@ def read_in_chunks(model: Model, ids: Tensor, chunks: Sequence[int], **given: Te
 def cached_equals_full(recipe: Recipe, seed: int) -> float:
     """Any chunking gives the logits of one forward; with padding or documents too."""
     model = model_of(recipe, seed)
-    ids = ids_of(recipe, seed, 2, min(2 * LENGTH, recipe.graph.context))
+    ids = ids_of(recipe, seed, 2, min(LONG, recipe.graph.context))
     length = ids.shape[1]
     padding = torch.zeros_like(ids, dtype=torch.bool)
     padding[1, : length // 3] = True
     documents = (torch.arange(length)[None] >= torch.tensor([[length // 2], [length // 4]])).long()
+    cases: list[tuple[list[int], dict[str, Tensor]]] = [
+        ([1] * length, {}),
+        (pieces(length, seed), {}),
+        (pieces(length, seed + 1), {"padding": padding}),
+        (pieces(length, seed + 2), {"documents": documents}),
+    ]
     worst = 0.0
-    cases: list[dict[str, Tensor]] = [{}, {"padding": padding}, {"documents": documents}]
-    for place, given in enumerate(cases):
-        for chunks in ([1] * length, pieces(length, seed + place)):
+    for chunks, given in cases:
 
-            def in_chunks(
-                chunks: Sequence[int] = chunks, given: dict[str, Tensor] = given
-            ) -> Tensor:
-                return read_in_chunks(model, ids, chunks, **given)
+        def in_chunks(chunks: Sequence[int] = chunks, given: dict[str, Tensor] = given) -> Tensor:
+            return read_in_chunks(model, ids, chunks, **given)
 
-            def at_once(given: dict[str, Tensor] = given) -> Tensor:
-                return read(model, ids, None, **given)
+        def at_once(given: dict[str, Tensor] = given) -> Tensor:
+            return read(model, ids, None, **given)
 
-            claim = f"read in chunks of {chunks} with {list(given) or 'a cache'}"
-            seen = given.get("padding", torch.zeros_like(padding))
+        seen = ~given.get("padding", torch.zeros_like(padding))
 
-            def part(x: Tensor, seen: Tensor = seen) -> Tensor:
-                return x[~seen]
+        def part(x: Tensor, seen: Tensor = seen) -> Tensor:
+            return x[seen]
 
-            worst = max(worst, agree(model, at_once, in_chunks, claim, part, part))
+        claim = f"read in chunks of {chunks} with {list(given) or 'a cache'}"
+        worst = max(worst, agree(model, at_once, in_chunks, claim, part, part))
     return worst
 
 
@@ -391,6 +394,11 @@ def tied_stays_tied(recipe: Recipe, seed: int) -> float:
     """A weight used twice stays one through a copy, a change of type, and its saved state."""
     model, ids = model_of(recipe, seed), ids_of(recipe, seed)
     tied = _tied(model)
+    owners = {leaf.weights: dict(leaf.options) for leaf in leaves(recipe.graph)}
+    table = next(leaf.weights for leaf in leaves(recipe.graph) if leaf.kind == "embedding")
+    for name in (name for name, options in owners.items() if options.get("tie")):
+        together = any({f"{name}.weight", f"{table}.weight"} <= group for group in tied)
+        assert together, f"{name} is not tied to {table}"
     twin = build(recipe, seed=1, dtype=torch.float64).eval()
     twin.load_state_dict(model.state_dict())
     others = {"a deep copy": copy.deepcopy(model), "a loaded state": twin}
@@ -415,7 +423,11 @@ def _tied(model: Model) -> set[frozenset[str]]:
 
 
 def initial_weights_are_keyed(recipe: Recipe, seed: int, other: Recipe | None = None) -> float:
-    """A weight that two recipes name alike begins alike, to the bit, whatever else they hold."""
+    """A weight that two recipes name alike begins alike, to the bit, whatever else they hold.
+
+    Within one recipe no two begin alike.
+
+    """
     other = recipe if other is None else other
     ours, theirs = build(recipe, seed=seed), dict(build(other, seed=seed).named_parameters())
     shrinks_alike = count_adds(recipe.graph) == count_adds(other.graph)
@@ -425,6 +437,12 @@ def initial_weights_are_keyed(recipe: Recipe, seed: int, other: Recipe | None = 
             continue
         if shrinks_alike or not getattr(parameter, "output", False):
             assert torch.equal(parameter, twin), f"{name} begins otherwise beside other blocks"
+    first: dict[bytes, str] = {}
+    for name, parameter in ours.named_parameters():
+        if (parameter != parameter.flatten()[0]).any():  # else all of it begins at one value
+            value = parameter.detach().numpy().tobytes()
+            assert value not in first, f"{name} begins as {first[value]} does"
+            first[value] = name
     return 0.0
 
 

@@ -16,8 +16,12 @@ def respelled(page: Mapping[str, Any], choose: Choose) -> dict[str, Any]:
     """A page that means the same model; ``choose`` decides what is written otherwise."""
     blocks = page["blocks"]
     speller = _Speller(blocks, _shared_names(page), choose)
-    renamed = {NEW_NAMES.get(name, name): speller.node(node) for name, node in blocks.items()}
-    return {**page, "blocks": renamed, "model": speller.node(page["model"])}
+    renamed = {NEW_NAMES[name]: speller.node(node) for name, node in blocks.items()}
+    model = [speller.node(node) for node in page["model"]]
+    for place, node in enumerate(model):
+        if choose(0, 1):  # a part of the model, layers and all, as a block
+            renamed[f"part{place}"], model[place] = node, f"part{place}"
+    return {**page, "blocks": renamed, "model": model}
 
 
 @dataclass(frozen=True)

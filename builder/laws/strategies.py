@@ -10,19 +10,29 @@ from typing import Any, TypeAlias
 
 from hypothesis import assume
 from hypothesis import strategies as st
+from hypothesis.vendor import pretty
 
 from builder.graph import leaves
 from builder.index import REQUIRED, Entry, Index, Parameter, load_index
 from builder.laws.grammar import OF_THE_PAGE, Accepts, Grammar, Written, written
 from builder.laws.respell import respelled
+from builder.read import to_python
 from builder.recipe import Recipe, load_recipe
 
 Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
 Page: TypeAlias = dict[str, Any]
 
 NAMES = ("first", "second", "third")
-CONTEXT = 24
+CONTEXT = 40
 LEAVES = 40
+
+
+def _show(recipe: Recipe, printer: Any, cycle: bool) -> None:
+    """A failing recipe as one would write it; hypothesis alone would print the whole graph."""
+    printer.text(f"load_recipe({to_python(recipe.page)!r})")
+
+
+pretty.for_type_by_name("builder.recipe", "Recipe", _show)
 
 
 @dataclass(frozen=True)
