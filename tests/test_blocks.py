@@ -505,7 +505,7 @@ def test_every_registered_block_has_a_second_derivation():
 
 
 def test_the_index_knows_which_blocks_ask_for_the_call():
-    for (namespace, word), cls in registry.load().items():
-        if namespace == "node":
-            asks = "call" in inspect.signature(cls.forward).parameters
-            assert load_index().node(word).calls == asks, word
+    for entry in load_index():
+        if entry.namespace == "node":
+            forward = registry.load()["node", entry.word].forward
+            assert entry.calls == ("call" in inspect.signature(forward).parameters), entry.word

@@ -10,6 +10,7 @@ import torch
 from hypothesis import example, given, seed, settings
 from hypothesis import strategies as st
 
+from blocks import registry
 from builder import build, load_recipe
 from builder.graph import Filler, leaves
 from builder.index import load_index
@@ -122,7 +123,8 @@ def test_every_drawn_page_resolves(page):
     assert load_recipe(page).graph.items
 
 
-def test_a_plug_in_is_drawn_with_its_options(tmp_path):
+def test_a_plug_in_is_drawn_with_its_options(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
     path = tmp_path / "my_blocks.py"
     path.write_text(PLUGIN)
     seen = set()
