@@ -67,6 +67,7 @@ def test_epochs_and_seeds_have_orders_of_their_own():
     assert 280 < neighbours < 390  # a third of 1000, as of any random order
 
 
+@pytest.mark.slow
 def test_python_docs_are_a_few_megabytes_of_prose():
     documents = read(PythonDocs())
     assert 1e6 < sum(map(len, documents)) < 1e7

@@ -271,6 +271,7 @@ def builder(*arguments):
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=200)
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_folder_becomes_a_run_and_the_run_a_folder(tmp_path):
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -291,6 +292,7 @@ def test_a_folder_becomes_a_run_and_the_run_a_folder(tmp_path):
         assert torch.equal(*(model(ids).logits for model in models))
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_wrong_folder_ends_with_one_line_and_its_exit_code(tmp_path):
     done = builder("import", tmp_path / "nowhere", tmp_path / "run")
@@ -299,6 +301,7 @@ def test_a_wrong_folder_ends_with_one_line_and_its_exit_code(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @needs_data
 def test_a_family_is_checked_against_a_folder():
     good = builder("family", "check", "llama", DATA / "models/stories260K/hf")

@@ -36,6 +36,7 @@ def greedy_by_hand(model, ids, new):
 # Greedy
 
 
+@pytest.mark.slow
 @torch.no_grad()
 @given(recipe=recipes(), seed=st.integers(0, 99))
 def test_greedy_is_the_likeliest_token_of_each_whole_forward(recipe, seed):

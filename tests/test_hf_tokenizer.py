@@ -55,6 +55,7 @@ def test_ids_are_equal_on_any_text(byte_level, text):
     assert theirs.decode(ids) == ours.decode(ids)
 
 
+@pytest.mark.slow
 @needs_data
 @pytest.mark.parametrize("folder", FOLDERS)
 def test_a_saved_tokenizer_is_loaded_the_same(folder, tmp_path):

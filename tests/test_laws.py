@@ -73,6 +73,7 @@ def test_law_holds_for_every_recipe(law):
     holds()
 
 
+@pytest.mark.slow
 @given(pair=respellings(), seed=st.integers(0, 999))
 def test_two_spellings_are_one_model(pair, seed):
     laws.spelling_changes_nothing(pair[0], seed, pair[1])
@@ -118,11 +119,13 @@ def test_every_registered_word_is_drawn():
     assert registered <= seen
 
 
+@pytest.mark.slow
 @given(page=pages())
 def test_every_drawn_page_resolves(page):
     assert load_recipe(page).graph.items
 
 
+@pytest.mark.slow
 def test_a_plug_in_is_drawn_with_its_options(tmp_path, monkeypatch):
     monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
     path = tmp_path / "my_blocks.py"

@@ -84,6 +84,7 @@ def test_saved_and_loaded_is_the_same_model(model, tmp_path):
     assert tied
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_in_a_process_that_only_imports_the_bridge(tmp_path):
     hf_bridge.as_transformers(built(ALIBI)).save_pretrained(tmp_path)
     script = (
