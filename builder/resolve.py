@@ -182,14 +182,22 @@ class _Page:
             self.report("missing-model", "the page has no model", self.page.mark, help)
             return ()
         items, end = self.model.whole(value)
-        faulty = any(finding.severity == "error" for finding in self.findings)
-        if end.type != "logits" and not faulty:
-            help = "a model gives logits: it ends with lm_head"
-            self.report("not-a-model", f"the model ends in {end}", value.mark, help)
-        elif end.dim != vocab and not faulty:
-            message = f"the model gives {end.dim} logits a token, and vocab is {vocab}"
-            self.report("not-a-model", message, value.mark, "logits are as many as the vocabulary")
+        if not any(finding.severity == "error" for finding in self.findings):
+            self._check_model(items, end, vocab, value.mark)
         return items
+
+    def _check_model(self, items: tuple[Node, ...], end: Stream, vocab: int, mark: Mark) -> None:
+        """Tokens come in and logits go out, as many as the vocabulary."""
+        if end.type != "logits":
+            help = "a model gives logits: it ends with lm_head"
+            self.report("not-a-model", f"the model ends in {end}", mark, help)
+        elif end.dim != vocab:
+            message = f"the model gives {end.dim} logits a token, and vocab is {vocab}"
+            self.report("not-a-model", message, mark, "logits are as many as the vocabulary")
+        for leaf in (leaf for item in items for leaf in graph.leaves(item)):
+            if leaf.kind == "embedding" and (held := leaf["vocab"]) != vocab:
+                message = f"{leaf.word!r} holds {held} tokens, and vocab is {vocab}"
+                self.report("vocab-differs", message, leaf.mark or mark, "leave its vocab out")
 
 
 class _Model:
