@@ -30,7 +30,7 @@ test: $(INSTALLED)  ## everything that CI runs
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2
 
-prove: $(INSTALLED)  ## the laws over many more recipes (an hour)
+prove: $(INSTALLED)  ## the laws over many more recipes: hours, or HYPOTHESIS_EXAMPLES=200 a law
 	HYPOTHESIS_PROFILE=prove $(BIN)/pytest -q -n 2 tests/test_laws.py
 
 examples: $(INSTALLED)  ## every command of the README, every recipe
