@@ -25,7 +25,7 @@ from builder.expand import (
 from builder.graph import Filler, Graph, Leaf, Node
 from builder.index import Index, nearest
 from builder.numbers import Number, Numbers, page_dims
-from builder.read import Mapping, Scalar, Value
+from builder.read import Mapping, Value
 from builder.read import Sequence as ValueList
 
 VERSION = 1
@@ -312,14 +312,15 @@ class _Model:
 
     def _held(self, value: Value, word: Word) -> Node | None:
         """A node that a leaf holds, an expert: it gives what it takes, and sees only its token."""
+        before = len(self.findings)
         items = self.expander.node(value, Scope(branch=True))
         for leaf in written_leaves(items):
             if NODES[leaf.entry.kind].mixes or leaf.entry.calls:
                 message = f"{leaf.entry.word!r} asks for more than its token, and an expert has one"
                 self.report("expert-mixes", message, leaf.mark, "put it beside the experts")
         if not items:
-            if isinstance(value, Scalar) and value.value == "none":
-                self.report("bad-value", "'none' is not an expert", value.mark)
+            if len(self.findings) == before:
+                self.report("bad-value", "nothing at all is not an expert", value.mark)
             return None
         names = (f"{word.known['name']}.{name}" for name in naming.name_body(items))
         stream = Stream("stream", word.known["dim"])

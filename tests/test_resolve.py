@@ -75,6 +75,14 @@ def test_every_finding_is_told_at_once_in_file_order():
     assert "did you mean 'rmsnorm'?" in str(error) and "did you mean 'bias'?" in str(error)
 
 
+@pytest.mark.parametrize("expert", ["none", ["none"], ["none", ["none"]]])
+def test_nothing_at_all_is_not_an_expert(expert):
+    (fault,) = refused(
+        "token_embedding", {"moe": {"expert": expert}}, "lm_head", experts=2
+    ).findings
+    assert (fault.code, fault.message) == ("bad-value", "nothing at all is not an expert")
+
+
 def test_a_fault_of_a_block_is_told_once_however_often_it_is_used():
     error = refused(
         "token_embedding",
