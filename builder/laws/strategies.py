@@ -213,7 +213,9 @@ def _options(
 def _stopgap(where: Where, parameter: Parameter) -> Any:
     if parameter.type.base == "slot":
         return where.grammar.index.words(parameter.type.slot)[0]
-    return "none" if parameter.type.base == "node" else where.grammar.values(parameter, 1)[0]
+    if parameter.type.base == "node":
+        return where.grammar.index.words("norm")[0]
+    return where.grammar.values(parameter, 1)[0]
 
 
 def _value(draw: Draw, where: Where, parameter: Parameter, accepts: Accepts) -> tuple[Any] | None:
@@ -223,7 +225,8 @@ def _value(draw: Draw, where: Where, parameter: Parameter, accepts: Accepts) -> 
     if parameter.type.base == "node":
         if where.expert is not None or where.depth == 0:
             return None
-        return (_branch(draw, replace(where, depth=1, blocks=(), expert=accepts)),)
+        held = _branch(draw, replace(where, depth=1, blocks=(), expert=accepts))
+        return (held,) if accepts(held) else None  # it may all be none
     values = where.grammar.values(parameter, where.width)
     return next(((value,) for value in _turned(draw, values) if accepts(value)), None)
 
