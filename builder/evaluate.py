@@ -12,13 +12,13 @@ from builder.graph import Filler
 from builder.index import load_index
 from builder.runs import Run, say
 from builder.step import Evaluation, evaluate
-from builder.train import CACHE, needed, pick_device, prepare_data, use_physical_cores
+from builder.train import CACHE, pick_device, prepare_data, use_physical_cores
 
 
 def measure(run: Run, data: str | None = None, device: str | None = None) -> Evaluation:
     """The loss on the run's own validation text, or on all of ``data``."""
     use_physical_cores()
-    settings = make(needed(run.recipe, "train"))
+    settings = make(run.recipe.train)
     length = settings.length or run.recipe.graph.context
     tokenizer = run.tokenizer
     if data is None:

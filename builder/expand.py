@@ -115,7 +115,7 @@ class Scope:
 
     blocks: tuple[str, ...] = ()
     branch: bool = False
-    shared: MappingType[str, dict[int, tuple[Written, ...]]] = field(default_factory=dict)
+    shared: MappingType[str, list[tuple[Written, ...]]] = field(default_factory=dict)  # made once
 
 
 @dataclass
@@ -193,8 +193,8 @@ class Expander:
         if name not in scope.shared:
             return self.node(self.blocks[name], inside)
         made = scope.shared[name]
-        if 0 not in made:
-            made[0] = self.node(self.blocks[name], inside)
+        if not made:
+            made.append(self.node(self.blocks[name], inside))
         return made[0]
 
     def _map(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
@@ -262,7 +262,7 @@ class Expander:
             return self._fault("repeat-what", message, value.mark, help)
         entries = self._pattern(value["pattern"]) if "pattern" in value else [value["block"]]
         shared, all_shared = self._shared(value.get("share"))
-        scope = replace(scope, shared={**scope.shared, **{name: {} for name in shared}})
+        scope = replace(scope, shared={**scope.shared, **{name: [] for name in shared}})
         if all_shared:
             return tuple(self._entries(entries, scope)) * times
         return tuple(item for _ in range(times) for item in self._entries(entries, scope))

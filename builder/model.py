@@ -75,11 +75,21 @@ class Model(nn.Module):
         ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean
         is 0.
         """
+        return self.logits_and_loss(ids, labels, padding, documents)[1]
+
+    def logits_and_loss(
+        self,
+        ids: Tensor,
+        labels: Tensor,
+        padding: Tensor | None = None,
+        documents: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """What ``forward`` and ``loss`` give, in one pass."""
         call = self._call(ids, 0, documents, padding)
         logits = self._logits(call, None)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
-        total = F.cross_entropy(logits, labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        return sum(call.losses, total / (labels != IGNORED).sum().clamp(min=1))
+        flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
+        total = F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+        return logits, sum(call.losses, total / (labels != IGNORED).sum().clamp(min=1))
 
     def new_cache(self, batch_size: int) -> Cache:
         """An empty memory for ``batch_size`` rows."""
@@ -125,9 +135,8 @@ def build(
         model = Model(recipe)
     if device is not None and torch.device(device).type == "meta":
         return model if dtype is None else model.to(dtype)
-    scheme = Filler("normal", "init", (("std", 0.02), ("depth_scaled", True)))
-    if recipe.train is not None:
-        scheme = recipe.train["init"]  # type: ignore[assignment]
-        seed = recipe.train["seed"] if seed is None else seed  # type: ignore[assignment]
-    initial.draw(model, make(scheme), seed or 0, count_adds(recipe.graph), device, dtype)
+    scheme, own_seed = recipe.train["init"], recipe.train["seed"]
+    assert isinstance(scheme, Filler) and isinstance(own_seed, int), recipe.train
+    seed = own_seed if seed is None else seed
+    initial.draw(model, make(scheme), seed, count_adds(recipe.graph), device, dtype)
     return model

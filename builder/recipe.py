@@ -83,7 +83,7 @@ class Recipe:
         return self.meaning.data
 
     @property
-    def train(self) -> Filler | None:
+    def train(self) -> Filler:
         return self.meaning.train
 
     @property

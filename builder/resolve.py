@@ -52,7 +52,7 @@ class Resolved:
     dims: MappingType[str, Number | tuple[Number, ...]]
     tokenizer: Filler | None
     data: Filler | None
-    train: Filler | None
+    train: Filler
     warnings: tuple[Finding, ...]
 
 
@@ -90,7 +90,8 @@ class _Page:
         self._check_words()
         if any(finding.code == "not-a-map" for finding in self.findings):
             raise_all(self.findings)  # whatever reads dims or blocks would only echo it
-        tokenizer, data, train = map(self._section, ("tokenizer", "data", "train"))
+        tokenizer, data = map(self._section, ("tokenizer", "data"))
+        train = self._train()
         vocab, context = map(self._needed_dim, ("vocab", "context"))
         items = self._items(vocab)
         self._check_unused()
@@ -169,11 +170,14 @@ class _Page:
                 self.model.expander.node(value, Scope(blocks=(name,)))
 
     def _section(self, kind: str) -> Filler | None:
-        value, arguments = self.page.get(kind), self.model.arguments
-        if kind == "train":
-            mark = self.page.mark if value is None else value.mark
-            return arguments.filled(self.index.filler("section", kind), value, mark)
-        return None if value is None else arguments.section(value, kind)
+        value = self.page.get(kind)
+        return None if value is None else self.model.arguments.section(value, kind)
+
+    def _train(self) -> Filler:
+        """How it is trained; a page that does not say leaves every option at its default."""
+        value = self.page.get("train")
+        mark = self.page.mark if value is None else value.mark
+        return self.model.arguments.filled(self.index.filler("section", "train"), value, mark)
 
     def _items(self, vocab: int) -> tuple[Node, ...]:
         value = self.page.get("model")

@@ -211,7 +211,7 @@ def prepare_data(
 ) -> tuple[Tokenizer, Corpus]:
     """The tokenizer, trained if it must be, and the text as its tokens."""
     source = make(needed(recipe, "data"))
-    settings = make(needed(recipe, "train"))
+    settings = make(recipe.train)
     graph = recipe.graph
     length = settings.length or graph.context
     if length < graph.context:
@@ -243,7 +243,7 @@ def fit_tokenizer(recipe: Recipe, source: Any, start: Run | None, say: Say) -> T
 def needed(recipe: Recipe, section: str) -> Filler:
     filler: Filler | None = getattr(recipe, section)
     if filler is None:
-        default = {"tokenizer": "bpe", "data": "python_docs", "train": "{steps: 600}"}[section]
+        default = {"tokenizer": "bpe", "data": "python_docs"}[section]
         raise InputError(
             f"no-{section}", f"recipe {recipe.name!r} has no {section!r}", f"{section}: {default}"
         )
@@ -253,7 +253,7 @@ def needed(recipe: Recipe, section: str) -> Filler:
 def assemble(recipe: Recipe, corpus: Corpus, device: torch.device) -> Training:
     from builder.model import build
 
-    settings = make(needed(recipe, "train"))
+    settings = make(recipe.train)
     model = build(recipe, device=device).train()
     return Training(
         model, settings.optimizer.over(groups(model, recipe.graph)), settings, corpus, device
@@ -307,7 +307,7 @@ def pick_device(name: str | None) -> torch.device:
 
 
 def progress_of(recipe: Recipe) -> Progress:
-    settings = make(needed(recipe, "train"))
+    settings = make(recipe.train)
     length = settings.length or recipe.graph.context
     return Progress(settings.steps, settings.batch * length)
 

@@ -25,11 +25,11 @@ from transformers import (
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
+from builder.model import IGNORED
+
 if TYPE_CHECKING:
     from blocks.cache import Cache as Memory
     from builder.model import Model
-
-IGNORED = -100  # a label that does not count
 
 
 class RecipeConfig(PreTrainedConfig):
@@ -158,21 +158,14 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):
             cache = RecipeCache()
         padding = padding_of(attention_mask)
         if labels is not None:
-            logits, loss = self._with_loss(input_ids, labels, padding)
+            expected = F.pad(labels[:, 1:], (0, 1), value=IGNORED).to(input_ids.device)
+            logits, loss = self.model.logits_and_loss(input_ids, expected, padding)
         else:
             memory = None if cache is None else self._memory(cache, len(input_ids))
             logits, loss = self.model(input_ids, cache=memory, padding=padding), None
         if return_dict is False:
             return (logits,) if loss is None else (loss, logits)
         return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
-
-    def _with_loss(
-        self, ids: Tensor, labels: Tensor, padding: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        """One pass for both; the blocks' own losses count, as in ``Model.loss``."""
-        call = self.model._call(ids, 0, None, padding)
-        logits = self.model._logits(call, None)
-        return logits, sum(call.losses, shifted_loss(logits, labels))
 
     def _memory(self, cache: RecipeCache, batch_size: int) -> Memory:
         if not isinstance(cache, RecipeCache):
@@ -204,15 +197,6 @@ def padding_of(attention_mask: Tensor | None) -> Tensor | None:
         )
     padding = attention_mask == 0
     return padding if bool(padding.any()) else None
-
-
-def shifted_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross entropy of every token that a label asks for, given those before it."""
-    expected = labels[:, 1:].to(logits.device).flatten()
-    total = F.cross_entropy(
-        logits[:, :-1].float().flatten(0, 1), expected, ignore_index=IGNORED, reduction="sum"
-    )
-    return total / (expected != IGNORED).sum().clamp(min=1)
 
 
 def tied_names(model: Model) -> dict[str, str]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.commands import python
+
 pytestmark = pytest.mark.slow
 TOY = """\
 recipe: 1
@@ -42,15 +41,7 @@ def builder(folder: Path, *words: str, file_limit: int | None = None):
         if file_limit is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (file_limit, file_limit))
 
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "builder", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        preexec_fn=limit,
-    )
+    return python(folder, "-m", "builder", *words, before=limit)
 
 
 def refused(done: subprocess.CompletedProcess[str], code: int, *shown: str) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 import transformers
 
 from builder.runs import open_run
+from tests.commands import python
 
-ROOT = Path(__file__).parent.parent
 SHORT = [
     "train.steps=12",
     "train.eval_every=12",
@@ -32,15 +27,8 @@ TEXTS = [
 pytestmark = pytest.mark.slow
 
 
-def command(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        [sys.executable, "-m", "builder", *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
+def command(folder, *words):
+    return python(folder, "-m", "builder", *words)
 
 
 @pytest.fixture(scope="module", params=["gpt", "gpt2", "llama", "mistral"])

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.commands import ROOT, python
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOY = (
     "train.steps=4 train.eval_every=4 train.checkpoint_every=4 train.sample_tokens=4 model.repeat=1"
@@ -29,10 +27,7 @@ def commands() -> list[list[str]]:
 
 
 def run(command: list[str], folder: Path) -> str:
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *command], cwd=folder, env=environment, capture_output=True, text=True
-    )
+    done = python(folder, *command)
     assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
     return done.stdout
 
@@ -46,8 +41,8 @@ def folder(tmp_path: Path) -> Path:
 
 def test_every_command_of_the_readme_runs(folder):
     assert len(commands()) >= 10
-    for python, *command in commands():
-        assert python == "python"
+    for name, *command in commands():
+        assert name == "python"
         run([*command, *TOY.split()] if "train" in command else command, folder)
 
 
@@ -65,13 +60,7 @@ def test_the_recipe_of_the_readme_is_the_shipped_one():
 def test_the_message_of_the_readme_is_the_real_one(folder):
     page = (ROOT / "recipes/llama.yaml").read_text().replace("position: rope", "position: rop")
     (folder / "recipe.yaml").write_text(page)
-    done = subprocess.run(
-        [sys.executable, "-m", "builder", "validate", "recipe.yaml"],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
+    done = python(folder, "-m", "builder", "validate", "recipe.yaml")
     shown = re.search(r"```\n(recipe.yaml:.*?)```", README, re.DOTALL)
     assert shown is not None
     assert shown[1].strip() in done.stdout + done.stderr
