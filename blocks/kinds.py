@@ -28,6 +28,7 @@ NODES = {
     "ffn": Kind("node", "stream", "stream", anchor=True),
     "norm": Kind("node", "stream", "stream"),
     "positions": Kind("node", "stream", "stream"),
+    "joiner": Kind("node", "stream", "stream"),  # a way round a branch: {lerp: node}
     "map": Kind("node", "any", "any"),  # T -> T: on a stream or on logits
 }
 SLOTS = {

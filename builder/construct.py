@@ -14,7 +14,7 @@ from typing import Any
 
 from blocks import registry
 from blocks.kinds import KINDS
-from builder.graph import Chain, Filler, Leaf, Node, Parallel, Residual, Value
+from builder.graph import NODE, Filler, Leaf, Node, Value
 
 
 def make(
@@ -35,7 +35,7 @@ def make(
 def _ready(value: Value, node: Callable[[Node], Any] | None) -> Any:
     if isinstance(value, Filler):
         return partial(make, value)
-    if isinstance(value, Leaf | Chain | Residual | Parallel):
+    if isinstance(value, NODE):
         assert node is not None, f"{value} stands where no node can"
         return lambda *widths, **sizes: node(value)
     return value

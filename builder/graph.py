@@ -77,6 +77,17 @@ class Parallel:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """``joiner(x, body)``: a registered way round a branch, such as ``lerp``.
+
+    The joiner is a leaf whose body is a branch beside it, and not one of its options.
+    """
+
+    joiner: Leaf
+    body: Node
+
+
+@dataclass(frozen=True)
 class Layer:
     """The ``index``-th layer of the model, from 0."""
 
@@ -84,8 +95,28 @@ class Layer:
     body: Node
 
 
-Node: TypeAlias = Leaf | Chain | Residual | Parallel | Layer
-Value: TypeAlias = "int | float | str | bool | tuple[Value, ...] | Filler | Node | None"
+@dataclass(frozen=True)
+class Tap:
+    """A place whose stream is read further on: ``x -> x``.  Numbered from 0 in order of execution;
+    a label that nothing reads leaves none.
+    """
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Edge:
+    """What an option of reference type reads: a tap by its number, or what the leaf of this name
+    lends (the ``keys_values`` or the ``values`` of an attention).
+    """
+
+    port: str  # "stream", or what is lent
+    source: int | str
+
+
+Node: TypeAlias = Leaf | Chain | Residual | Parallel | Joined | Layer | Tap
+NODE = Leaf | Chain | Residual | Parallel | Joined | Layer | Tap  # for isinstance
+Value: TypeAlias = "int | float | str | bool | tuple[Value, ...] | Filler | Edge | Node | None"
 
 
 @dataclass(frozen=True)
@@ -102,13 +133,16 @@ class Graph:
 
 
 def leaves(node: Node | Graph) -> Iterator[Leaf]:
-    """Every leaf in order of execution, experts included."""
+    """Every leaf in order of execution, a joiner before its body; experts included."""
     match node:
         case Leaf():
             yield node
             for _, value in node.options:
-                if isinstance(value, Leaf | Chain | Residual | Parallel):
+                if isinstance(value, NODE):
                     yield from leaves(value)
+        case Joined():
+            yield node.joiner
+            yield from leaves(node.body)
         case Residual() | Layer():
             yield from leaves(node.body)
         case Chain() | Graph():
