@@ -25,8 +25,8 @@ class Alibi(nn.Module):
         super().__init__()
         self.slopes = tuple(slopes(heads))
 
-    def rotate(self, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        return q, k
+    def rotate(self, x: Tensor, call: Call) -> Tensor:
+        return x
 
     def bias(self, i: Tensor, j: Tensor) -> Tensor:
         slope = torch.tensor(self.slopes, dtype=torch.float64, device=i.device)

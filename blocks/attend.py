@@ -46,7 +46,10 @@ def attend(
     window)``.
     """
     weigh = partial(_weigh, scale=scale, softcap=softcap, dropout=dropout)
-    length, total, span = q.shape[2], k.shape[2], mask.span
+    length, span = q.shape[2], mask.span
+    if span is not None:  # a cache may keep more, for others that read it
+        k, v = k[:, :, -(length + span - 1) :], v[:, :, -(length + span - 1) :]
+    total = k.shape[2]
     rows = call.padding is not None or call.segments is not None  # what is seen differs by row
     if (span is None or span >= total) and not rows and bias is None:
         if length == total:

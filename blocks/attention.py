@@ -1,11 +1,14 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from blocks.attend import attend
 from blocks.cache import KeyValues
 from blocks.call import Call
-from blocks.registry import Mask, Norm, Position, maker, register, size
+from blocks.parameter import constant
+from blocks.registry import Mask, Norm, Position, Reference, maker, register, size
 
 
 @register("attention", kind="mixer")
@@ -15,17 +18,27 @@ class Attention(nn.Module):
 
     Shapes: ``(B, T, dim) -> (B, T, dim)``.  ``kv_heads = heads`` is MHA, ``1`` is MQA, between lies
     GQA: query head ``h`` reads key head ``h // (heads / kv_heads)``.  Caches the keys (rotated) and
-    values of every visible position. ``scale`` none is ``1 / sqrt(head_dim)``; ``softcap`` bounds
-    the scores by ``cap * tanh(score / cap)``.
+    values of every visible position.  ``scale`` none is ``1 / sqrt(head_dim)``; ``softcap`` bounds
+    the scores by ``cap * tanh(score / cap)``.  ``kv_from`` reads an earlier attention's keys, values
+    and cache; ``value_from`` adds an earlier one's values to its own, both weighed by learned
+    numbers, one half at first.
     Source: Vaswani et al. 2017, arXiv:1706.03762; GQA: Ainslie et al. 2023, arXiv:2305.13245;
-    softcap: Gemma 2, arXiv:2408.00118; qk_norm: Dehghani et al. 2023, arXiv:2302.05442.
+    softcap: Gemma 2, arXiv:2408.00118; qk_norm: Dehghani et al. 2023, arXiv:2302.05442; kv_from:
+    Brandon et al. 2024, arXiv:2405.12981; value_from: Zhou et al. 2024, arXiv:2410.17897.
     """
 
     output = "o.weight"
+    lends = {
+        "keys_values": ("kv_heads", "head_dim", "position"),
+        "values": ("kv_heads", "head_dim"),
+    }
+    reads = {"kv_from": "keys_values", "value_from": "values"}
     checks = {
         "heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}",
         "softcap > 0": "softcap={softcap} is not above 0",
         "0 <= dropout and dropout < 1": "dropout={dropout} is not a probability below 1",
+        "not (kv_from != none and value_from != none)": "with the keys and values of another there "
+        "are none of its own to add to",
     }
 
     def __init__(
@@ -43,34 +56,37 @@ class Attention(nn.Module):
         scale: float | None = None,
         softcap: float | None = None,
         dropout: float = 0.0,
+        kv_from: Reference | None = None,
+        value_from: Reference | None = None,
     ) -> None:
         super().__init__()
+        self.borrows = kv_from is not None
         self.q = nn.Linear(dim, heads * head_dim, bias=bias)
-        self.k = nn.Linear(dim, kv_heads * head_dim, bias=bias)
-        self.v = nn.Linear(dim, kv_heads * head_dim, bias=bias)
+        if not self.borrows:
+            self.k = nn.Linear(dim, kv_heads * head_dim, bias=bias)
+            self.v = nn.Linear(dim, kv_heads * head_dim, bias=bias)
         self.o = nn.Linear(heads * head_dim, dim, bias=out_bias)
         self.q_norm = None if qk_norm is None else qk_norm(head_dim)
-        self.k_norm = None if qk_norm is None else qk_norm(head_dim)
+        self.k_norm = None if qk_norm is None or self.borrows else qk_norm(head_dim)
+        self.value_mix = None if value_from is None else constant(0.5, 2)
         self.position = None if position is None else position(heads=heads, head_dim=head_dim)
         self.mask = mask()
         self.head_dim, self.softcap, self.dropout = head_dim, softcap, dropout
         self.scale = head_dim**-0.5 if scale is None else scale
 
-    def forward(self, x: Tensor, call: Call, cache: KeyValues | None = None) -> Tensor:
-        q, k, v = (
-            project(x).unflatten(-1, (-1, self.head_dim)) for project in (self.q, self.k, self.v)
-        )
-        if self.q_norm is not None and self.k_norm is not None:
-            q, k = self.q_norm(q), self.k_norm(k)
-        q, k, v = (
-            q.transpose(1, 2),
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-        )  # (B, heads or kv_heads, T, head_dim)
-        if self.position is not None:
-            q, k = self.position.rotate(q, k, call)
-        if cache is not None:
-            k, v = cache.append(k, v)
+    def forward(
+        self,
+        x: Tensor,
+        call: Call,
+        cache: KeyValues | None = None,
+        kv_from: tuple[Tensor, Tensor] | None = None,
+        value_from: Tensor | None = None,
+        lend: dict[str, object] | None = None,
+    ) -> Tensor:
+        q = self._placed(self.q(x), self.q_norm, call)
+        k, v = kv_from or self._keys_values(x, call, cache, value_from)
+        if lend is not None:
+            lend.update(keys_values=(k, v), values=v[:, :, -x.shape[1] :])
         out = attend(
             q,
             k,
@@ -84,5 +100,29 @@ class Attention(nn.Module):
         )
         return self.o(out.transpose(1, 2).flatten(2))
 
-    def state(self) -> KeyValues:
-        return KeyValues(self.mask.span)
+    def _keys_values(
+        self,
+        x: Tensor,
+        call: Call,
+        cache: KeyValues | None,
+        other: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Those of all visible positions, (B, kv_heads, S, head_dim), the cached ones first."""
+        k, v = self._placed(self.k(x), self.k_norm, call), self._heads(self.v(x))
+        if self.value_mix is not None and other is not None:
+            v = self.value_mix[0] * v + self.value_mix[1] * other
+        return (k, v) if cache is None else cache.append(k, v)
+
+    def _placed(self, x: Tensor, norm: nn.Module | None, call: Call) -> Tensor:
+        x = self._heads(x)
+        x = x if norm is None else norm(x)
+        return x if self.position is None else self.position.rotate(x, call)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, T, head_dim)
+
+    def state(self, readers: Sequence[Attention] = ()) -> KeyValues | None:
+        """What it remembers: as far back as it, or an attention that reads its keys, can see."""
+        spans = [attention.mask.span for attention in (self, *readers)]
+        widest = None if None in spans else max(spans)
+        return None if self.borrows else KeyValues(widest)

@@ -12,6 +12,8 @@ from torch import Tensor
 class State(Protocol):
     """One mixer's memory.  ``crop`` answers whether it could; if not, the tokens are read again."""
 
+    fixed: bool  # its size does not grow with the positions
+
     def crop(self, length: int) -> bool: ...
 
     def reorder(self, rows: Tensor) -> None: ...
@@ -30,6 +32,8 @@ class KeyValues:
     not a copy. A window of ``span`` needs the ``span - 1`` before the new token: older ones are
     dropped when the buffer is full.
     """
+
+    fixed = False
 
     def __init__(self, span: int | None = None) -> None:
         self.span = span

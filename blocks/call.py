@@ -26,6 +26,7 @@ class Call:
     padding: Tensor | None = None
     losses: list[Tensor] = field(default_factory=list)
     memo: dict[Hashable, Any] = field(default_factory=dict)
+    taps: dict[Hashable, Any] = field(default_factory=dict)  # what is read further on
 
     @property
     def end(self) -> int:

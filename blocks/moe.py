@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -61,18 +62,37 @@ class MoE(nn.Module):
         self.router = router(dim=dim, experts=experts)
         self.experts = stack(expert(dim), experts)
         self.count, self.balance = experts, balance
+        self.by_data = True  # False where only costs are asked: any even choice has the same
+
+    @property
+    def active(self) -> Fraction:
+        """The share of the experts that one token uses."""
+        return Fraction(self.router.top_k, self.count)
 
     def forward(self, x: Tensor, call: Call) -> Tensor:
         flat = x.flatten(0, 1)  # (N, dim)
         weights, chosen, scores = self.router(flat)
         out = torch.zeros_like(flat)
-        for e, rows, slots in _assigned(chosen, self.count):
+        for e, rows, slots in self._assigned(chosen):
             own = {name: parameter[e] for name, parameter in self.experts.named_parameters()}
             y = functional_call(self.experts, own, (flat[rows],))
-            out = out.index_add(0, rows, y * weights[rows, slots, None].to(y.dtype))
+            y = y * weights[rows, slots, None].to(y.dtype)
+            out = out.index_add(0, rows, y.to(out.dtype))
         if self.balance and self.training:
             call.losses.append(self.balance * self._imbalance(chosen, scores, call))
         return out.view_as(x)
+
+    def _assigned(self, chosen: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Each expert in use, with the tokens that chose it and as which of their choices."""
+        for e in range(self.count):
+            rows, slots = torch.where(chosen == e) if self.by_data else self._even(chosen, e)
+            if len(rows):
+                yield e, rows, slots
+
+    def _even(self, chosen: Tensor, e: int) -> tuple[Tensor, ...]:
+        """As many choices as an expert has if all have alike: costs depend on no more."""
+        share, more = divmod(chosen.numel(), self.count)
+        return chosen.new_zeros(share + (e < more), 2).unbind(1)
 
     def _imbalance(self, chosen: Tensor, scores: Tensor, call: Call) -> Tensor:
         padding = call.new_padding()
@@ -84,14 +104,6 @@ class MoE(nn.Module):
         picked = torch.zeros_like(scores).scatter(1, chosen, 1.0 / chosen.shape[1])
         total = real.sum().clamp(min=1)
         return self.count * ((real @ picked / total) * (real @ scores / total)).sum()
-
-
-def _assigned(chosen: Tensor, experts: int) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Each expert in use, with the tokens that chose it and as which of their choices."""
-    for e in range(experts):
-        rows, slots = torch.where(chosen == e)
-        if len(rows):
-            yield e, rows, slots
 
 
 def stack(expert: nn.Module, experts: int) -> nn.Module:

@@ -8,6 +8,16 @@ class may also say, as plain literals that are read without importing torch:
 - ``checks = {"heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}"}``
 - ``output = "down.weight"``: the matrix that writes into the residual stream, for depth-scaled
   initial weights.
+- ``lends = {"values": ("kv_heads",)}``: what a label on it names beside its output, with the
+  arguments that a reader must have alike.
+- ``reads = {"value_from": "values"}``: which of these an option of type ``Reference`` reads, if not
+  the output.
+- ``inner = "dim / streams"``: the width that a joiner's body meets, if not ``dim``; ``outer``: that
+  which a leaf gives.
+
+``forward`` takes the stream, and by name whatever it asks for: ``call``, ``cache`` (its own state),
+``lend`` (a dict to put what it lends into), each of its references (a tensor, what was lent, or a
+list of tensors), and a joiner its ``body``.
 
 """
 
@@ -16,7 +26,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeAlias, TypeVar
 
@@ -32,6 +42,9 @@ class Maker(Protocol):
 
     def __call__(self, *widths: int, **sizes: int) -> Any: ...
 
+
+Reference: TypeAlias = object  # what a label names; ``forward`` is given it by the option's name
+References: TypeAlias = Sequence[object]  # all that bore the label before, first to last
 
 Act: TypeAlias = Maker
 Init: TypeAlias = Maker

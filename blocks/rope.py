@@ -14,8 +14,8 @@ class Rope(nn.Module):
     """Rotary positions: each pair of a query's or key's components turns by ``position * theta^(-2i
     / rotated)``.
 
-    Shapes: q ``(B, heads, T, head_dim)`` and k ``(B, kv_heads, T, head_dim)``, unchanged; the first
-    ``fraction * head_dim`` components are ``rotated``.  ``pairs: half`` couples component ``i``
+    Shapes: ``(B, heads, T, head_dim)``, unchanged, of queries or of keys; the first ``fraction *
+    head_dim`` components are ``rotated``.  ``pairs: half`` couples component ``i``
     with ``i + rotated/2`` (the Hugging Face layout), ``interleaved`` with its neighbour (the
     paper's).  Angles are exact: computed in float64.
     Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; fraction: GPT-NeoX, arXiv:2204.06745.
@@ -39,10 +39,17 @@ class Rope(nn.Module):
         super().__init__()
         self.theta, self.pairs, self.rotated = theta, pairs, int(head_dim * fraction)
 
-    def rotate(self, q: Tensor, k: Tensor, call: Call) -> tuple[Tensor, Tensor]:
-        key = ("rope", self.theta, self.rotated, q.dtype)
-        cos, sin = call.once(key, lambda: self.table(call.positions, q.dtype))
-        return self._turn(q, cos, sin), self._turn(k, cos, sin)
+    def rotate(self, x: Tensor, call: Call) -> Tensor:
+        key = ("rope", self.theta, self.rotated, x.dtype)
+        cos, sin = call.once(key, lambda: self.table(call.positions, x.dtype))
+        turning, rest = x[..., : self.rotated], x[..., self.rotated :]
+        if self.pairs == "half":
+            a, b = turning.chunk(2, -1)
+            turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
+        else:
+            a, b = turning[..., 0::2], turning[..., 1::2]
+            turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
+        return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
 
     def table(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each (1 or B, 1, T, rotated / 2)."""
@@ -52,13 +59,3 @@ class Rope(nn.Module):
         )
         angles = positions[:, None, :, None] * self.theta**-exponent
         return angles.cos().to(dtype), angles.sin().to(dtype)
-
-    def _turn(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        turning, rest = x[..., : self.rotated], x[..., self.rotated :]
-        if self.pairs == "half":
-            a, b = turning.chunk(2, -1)
-            turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)
-        else:
-            a, b = turning[..., 0::2], turning[..., 1::2]
-            turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
-        return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)

@@ -1,15 +1,15 @@
 """What is written under a registered word -> its arguments, by the types of its signature.
 
 A size is what the leaf says, else the dim of that name, else the signature's own default; a value
-or an option is what the leaf says, else its default.
-
+or an option is what the leaf says, else its default.  Every argument remembers where it came from,
+so that a fault is told at the number that probably made it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from builder.edit import as_written
@@ -17,9 +17,10 @@ from builder.errors import Finding, Mark
 from builder.expand import given
 from builder.expressions import ExpressionError, holds, parse
 from builder.expressions import names as names_in
-from builder.graph import Filler, Node
+from builder.graph import Edge, Filler, Node, Stream
 from builder.index import (
     REQUIRED,
+    ROOT,
     Entry,
     Index,
     MakerDefault,
@@ -28,10 +29,10 @@ from builder.index import (
     Type,
     nearest,
 )
-from builder.numbers import Numbers, Place, quoted
+from builder.numbers import FAULTY as FAULTY
+from builder.numbers import Numbers, Place, collection, quoted
+from builder.origins import Origin, Step, brief, notes, suspect, trace, would_do
 from builder.read import Mapping, Scalar, Sequence, Value
-
-FAULTY = object()  # an argument that could not be read; its finding is written
 
 
 @dataclass(frozen=True)
@@ -46,38 +47,123 @@ class Word:
     layer: int | None
     layers: int | None
     known: dict[str, Any]  # arguments by name; of a slot's filler, its parent's too
+    stream: Stream | None = None  # what reaches a leaf
+    origins: dict[str, Origin] = field(default_factory=dict)  # of the arguments, by name
+    fillers: list[Word] = field(default_factory=list)  # what fills its slots
 
     @property
     def place(self) -> Place:
-        return Place(self.layer, self.layers, self.known)
+        """Where an expression under it is read."""
+        reader = self.entry.word, self.mark
+        return Place(self.layer, self.layers, self.known, self.origins, reader=reader)
+
+    def argument(self, name: str) -> Place:
+        """The place of an expression for one of its arguments."""
+        return replace(self.place, name=name)
+
+    @property
+    def default(self) -> str:
+        """What a message says of an argument that is not written."""
+        path = self.entry.path
+        path = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+        return f"the default of {self.entry.word!r} ({path}:{self.entry.line})"
 
 
 @dataclass
 class Arguments:
-    """Reads arguments against a page's dims; ``node`` resolves a node that a leaf holds."""
+    """Reads arguments against a page's dims; ``node`` resolves a node that a leaf holds, ``edges``
+    what a label names.
+    """
 
     index: Index
     numbers: Numbers
     findings: list[Finding]
     node: Callable[[Value, Word], Node | None]
+    edges: Callable[[Value, Type, Word], tuple[Edge, ...] | None]
+    told: dict[tuple[object, ...], Finding] = field(default_factory=dict)  # in an earlier layer
 
-    def report(self, code: str, message: str, mark: Mark, help: str = "") -> None:
-        self.findings.append(Finding(code, message, mark, help))
+    def report(
+        self, code: str, message: str, mark: Mark, help: str = "", notes: tuple[str, ...] = ()
+    ) -> None:
+        self.findings.append(Finding(code, message, mark, help, notes))
 
     def fill(self, word: Word, skipped: frozenset[str] = frozenset()) -> None:
         """Read every argument into ``word.known``, but for those that the parent gives."""
+        if "dim" in skipped:
+            word.origins["dim"] = Origin(says=f"the width that reaches {word.entry.word!r}")
         for parameter in word.entry.parameters:
             if parameter.name not in skipped:
                 word.known[parameter.name] = self._argument(parameter, word)
 
-    def check(self, word: Word) -> None:
+    def check(self, word: Word, *above: Entry) -> None:
         """Hold a word, and what fills its slots, to the laws that their classes state."""
-        self._hold(word.entry, word.known, word)
-        for value in list(word.known.values()):
-            if isinstance(value, Filler):
-                entry = self.index.filler(value.kind, value.word)
-                inside = replace(word, written={}, mark=value.mark or word.mark)
-                self._hold(entry, {**word.known, **dict(value.options)}, inside)
+        entries = (*above, word.entry)
+        self._hold_whole(word, entries)
+        for check, message in word.entry.checks.items():
+            if not _holds(check, word.known):
+                used = names_in(parse(check, checks=True))
+                shown = {name: brief(word.known.get(name)) for name in used}
+                needs = f"{word.entry.word!r} needs {check}"
+                message = message.format(**{**word.known, **shown})
+                self._tell("check-failed", message, used, word, entries, needs)
+        for inside in word.fillers:
+            own = {
+                p.name: inside.known[p.name]
+                for p in inside.entry.parameters
+                if p.name in inside.known
+            }
+            known, origins = {**word.known, **own}, {**word.origins, **inside.origins}
+            self.check(replace(inside, known=known, origins=origins), *entries)
+
+    def _hold_whole(self, word: Word, entries: tuple[Entry, ...]) -> None:
+        """A size that follows from others must come out whole."""
+        for parameter in word.entry.sizes:
+            number, default = word.known.get(parameter.name), parameter.default
+            if isinstance(number, float) and isinstance(default, SizeDefault):
+                equation = f"{parameter.name} = {default.expression} = {brief(number)}"
+                used = names_in(parse(default.expression))
+                needs = f"give {word.entry.word!r} a {parameter.name}"
+                message = f"{equation} is not a whole number"
+                self._tell("not-whole", message, used, word, entries, needs)
+                word.known[parameter.name] = FAULTY
+
+    def _tell(
+        self,
+        code: str,
+        message: str,
+        used: Iterable[str],
+        word: Word,
+        entries: tuple[Entry, ...],
+        needs: str,
+    ) -> None:
+        """Report numbers that do not fit each other, at the one that is probably at fault."""
+        known, origins = word.known, word.origins
+        steps = trace([n for n in known if n in used], known, origins, self.numbers.dims)
+        fault = suspect(steps, self.numbers.base)
+        marks = tuple(step.origin.value.mark if step.origin.value else None for step in steps)
+        key = code, message, word.mark, marks
+        if key not in self.told:
+            self.told[key] = self._finding(code, message, steps, fault, word, entries, needs)
+        self.findings.append(self.told[key])
+
+    def _finding(
+        self,
+        code: str,
+        message: str,
+        steps: list[Step],
+        fault: Step | None,
+        word: Word,
+        entries: tuple[Entry, ...],
+        needs: str,
+    ) -> Finding:
+        value = None if fault is None else fault.origin.value
+        if fault is None or value is None:
+            return Finding(code, message, word.mark, needs, tuple(notes(steps, None)))
+        legal = would_do(fault, word.known, word.origins, lambda known: _fits(known, word, entries))
+        help = " or ".join(f"{fault.name}={number}" for number in legal)
+        elsewhere = fault.origin.dim or value.was is not None
+        told = (*notes(steps, fault), *(word.place.read_here if elsewhere else ()))
+        return Finding(code, message, value.mark, f"{help} would do" if help else needs, told)
 
     def section(self, value: Value, kind: str) -> Filler | None:
         """What fills a slot of the page itself: its sizes are dims."""
@@ -89,21 +175,32 @@ class Arguments:
         known = {"context": found[1] if (found := self.numbers.dim("context")) else None}
         word = Word(entry, given(entry, under, self.findings, ()), mark, None, None, known)
         self.fill(word)
-        self._hold(entry, word.known, word)
+        self.check(word)
         return _filler(word, frozenset())
 
     def _argument(self, parameter: Parameter, word: Word) -> Any:
         value = word.written.get(parameter.name)
         if value is not None:
-            return self._value(value, parameter.type, word, size=parameter.role == "size")
-        if parameter.role == "size" and (found := self.numbers.dim(parameter.name, word.place)):
-            written, number = found
-            if number is None or (isinstance(number, int) and number >= 1):
-                return FAULTY if number is None else number
-            message = f"dim {parameter.name!r} is {number}, which is no size"
-            self.report("not-a-size", message, written.mark, "a size is a whole number from 1")
-            return FAULTY
+            word.origins[parameter.name] = Origin(value)
+            return self._value(value, parameter.type, word, parameter)
+        place = word.argument(parameter.name)
+        if parameter.role == "size" and (found := self.numbers.dim(parameter.name, place)):
+            return self._dim(parameter.name, *found, word)
+        expression = getattr(parameter.default, "expression", None)
+        word.origins[parameter.name] = Origin(says=word.default, expression=expression)
         return self._default(parameter, word)
+
+    def _dim(self, name: str, written: Value, number: int | float | None, word: Word) -> Any:
+        """A size that the leaf leaves to the dim of its name."""
+        word.origins[name] = Origin(written, dim=True)
+        if number is None or (isinstance(number, int) and number >= 1):
+            return FAULTY if number is None else number
+        text = getattr(written, "value", None)
+        shown = f"{text} = {brief(number)}" if isinstance(text, str) else brief(number)
+        message = f"dim {name!r} is {shown}, which is no size"
+        notes = word.place.read_here
+        self.report("not-a-size", message, written.mark, "a size is a whole number from 1", notes)
+        return FAULTY
 
     def _default(self, parameter: Parameter, word: Word) -> Any:
         name, default = word.entry.word, parameter.default
@@ -115,19 +212,16 @@ class Arguments:
             )
             return FAULTY
         if isinstance(default, MakerDefault):
-            return self._value(as_written(default, word.mark), parameter.type, word)
+            return self._value(as_written(default, word.mark), parameter.type, word, parameter)
         if not isinstance(default, SizeDefault):
             return default
         if any(word.known.get(used) is FAULTY for used in names_in(parse(default.expression))):
             return FAULTY
-        number = self.numbers.number(Scalar(default.expression, word.mark), word.place)
-        if number is None or isinstance(number, int):
-            return FAULTY if number is None else number
-        message = f"{parameter.name} = {default.expression} = {number} is not a whole number"
-        self.report("not-whole", message, word.mark, f"give {name!r} a {parameter.name}")
-        return FAULTY
+        written = Scalar(default.expression, word.mark)
+        number = self.numbers.number(written, word.argument(parameter.name))
+        return FAULTY if number is None else number  # if it is not whole, ``check`` tells
 
-    def _value(self, value: Value, type: Type, word: Word, size: bool = False) -> Any:
+    def _value(self, value: Value, type: Type, word: Word, parameter: Parameter) -> Any:
         """What is written for an argument, by its type; a finding where it does not fit."""
         if type.optional and isinstance(value, Scalar) and value.value == "none":
             return None
@@ -136,14 +230,19 @@ class Arguments:
                 return self._slot(value, type, word) or FAULTY
             case "node":
                 return self.node(value, word) or FAULTY
+            case "reference":
+                return FAULTY if (edges := self.edges(value, type, word)) is None else edges[-1]
+            case "list" if type.item is not None and type.item.base == "reference":
+                return FAULTY if (edges := self.edges(value, type, word)) is None else edges
             case "int":
-                whole = self.numbers.whole(value, word.place, 1 if size else -(2**63))
+                least = 1 if parameter.role == "size" else -(2**63)
+                whole = self.numbers.whole(value, word.argument(parameter.name), least)
                 return FAULTY if whole is None else whole
             case "float":
-                number = self.numbers.number(value, word.place)
+                number = self.numbers.number(value, word.argument(parameter.name))
                 return FAULTY if number is None else float(number)
             case "list":
-                return self._list(value, type, word)
+                return self._list(value, type, word, parameter)
         written = value.value if isinstance(value, Scalar) else FAULTY
         if type.base == "bool":
             return written if isinstance(written, bool) else self._misfit("true or false", value)
@@ -151,10 +250,10 @@ class Arguments:
             return written if written in type.choices else self._no_choice(value, type)
         return written if isinstance(written, str) else self._misfit("a word", value)
 
-    def _list(self, value: Value, type: Type, word: Word) -> Any:
+    def _list(self, value: Value, type: Type, word: Word, parameter: Parameter) -> Any:
         if not isinstance(value, Sequence) or type.item is None:
             return self._misfit("a list", value)
-        items = tuple(self._value(item, type.item, word) for item in value)
+        items = tuple(self._value(item, type.item, word, parameter) for item in value)
         return FAULTY if FAULTY in items else items
 
     def _no_choice(self, value: Value, type: Type) -> Any:
@@ -164,13 +263,7 @@ class Arguments:
         return self._misfit("one of " + ", ".join(choices), value, help)
 
     def _misfit(self, wanted: str, value: Value, help: str = "") -> Any:
-        match value:
-            case Scalar():
-                shown = quoted(value)
-            case Mapping():
-                shown = "a map"
-            case Sequence():
-                shown = "a list"
+        shown = quoted(value) if isinstance(value, Scalar) else collection(value)
         self.report("bad-value", f"{shown} is not {wanted}", value.mark, help)
         return FAULTY
 
@@ -181,8 +274,10 @@ class Arguments:
             return None
         sizes = frozenset(p.name for p in entry.sizes)
         written = given(entry, under, self.findings, sizes)
-        inside = replace(word, entry=entry, written=written, mark=mark, known=dict(word.known))
+        known, origins = dict(word.known), dict(word.origins)
+        inside = Word(entry, written, mark, word.layer, word.layers, known, word.stream, origins)
         self.fill(inside, sizes)
+        word.fillers.append(inside)
         return _filler(inside, sizes)
 
     def _chosen(self, value: Value, type: Type) -> tuple[Entry | None, Value | None, Mark]:
@@ -206,21 +301,27 @@ class Arguments:
         )
         return None, None, key.mark
 
-    def _hold(self, entry: Entry, known: MappingType[str, Any], word: Word) -> None:
-        for check, message in entry.checks.items():
-            expression = parse(check, checks=True)
-            used = names_in(expression)
-            if any(known.get(name) is None or known[name] is FAULTY for name in used):
-                continue
-            try:
-                good = holds(expression, lambda name, args: known[name])
-            except ExpressionError:
-                good = False
-            if not good:
-                named = [word.written[n].mark for n in known if n in used & set(word.written)]
-                place = named[-1] if named else word.mark  # the last of the signature
-                help = f"{entry.word!r} needs {check}"
-                self.report("check-failed", message.format(**known), place, help)
+
+def _holds(check: str, known: MappingType[str, Any]) -> bool:
+    """Whether a law holds; nothing is said of what is left out, or told already."""
+    expression = parse(check, checks=True)
+    used = names_in(expression)
+    if any(known.get(name) is FAULTY for name in used):
+        return True
+    if "none" not in used and any(known.get(name) is None for name in used):
+        return True
+    try:
+        return holds(expression, lambda name, args: known.get(name))
+    except ExpressionError:
+        return False
+
+
+def _fits(known: MappingType[str, Any], word: Word, entries: tuple[Entry, ...]) -> bool:
+    """Whether every size is whole, and every law of a word and those that it fills holds."""
+    whole = all(
+        known[n] is not None for n, o in word.origins.items() if o.expression and n in known
+    )
+    return whole and all(_holds(check, known) for entry in entries for check in entry.checks)
 
 
 def _filler(word: Word, skipped: frozenset[str]) -> Filler:

@@ -10,15 +10,29 @@ meet only leaves and layers.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from blocks.cache import Cache
+from blocks.cache import Cache, State
 from blocks.call import Call
 from builder.construct import make
-from builder.graph import Chain, Graph, Layer, Leaf, Node, Parallel, Residual, leaves
+from builder.graph import (
+    Chain,
+    Edge,
+    Graph,
+    Joined,
+    Layer,
+    Leaf,
+    Node,
+    Parallel,
+    Residual,
+    Tap,
+    Value,
+    leaves,
+)
 
 
 class Run(Protocol):
@@ -29,19 +43,48 @@ class Run(Protocol):
 
 @dataclass(eq=False)
 class LeafRun:
-    """One leaf in one place; ``site`` is the key of its own state, shared weights or not."""
+    """One leaf in one place, given by name what its ``forward`` asks for.
+
+    ``site`` is the key of its own state, shared weights or not; ``reads`` are its references, by
+    option; ``body`` is a joiner's.
+    """
 
     module: nn.Module
+    name: str
     site: int
-    wants_call: bool
-    wants_cache: bool
+    takes: frozenset[str]
+    reads: tuple[tuple[str, Value], ...] = ()
+    body: Run | None = None
 
     def __call__(self, x: Tensor, call: Call, cache: Cache | None) -> Tensor:
-        if self.wants_cache:
-            out = self.module(x, call, None if cache is None else cache.states[self.site])
-        else:
-            out = self.module(x, call) if self.wants_call else self.module(x)
+        given: dict[str, Any] = {option: _read(edge, call) for option, edge in self.reads}
+        if "call" in self.takes:
+            given["call"] = call
+        if "cache" in self.takes and cache is not None:
+            given["cache"] = cache.states.get(self.site)
+        if body := self.body:
+            given["body"] = lambda inner: body(inner, call, cache)
+        if "lend" not in self.takes:
+            return self.module(x, **given)  # type: ignore[no-any-return]
+        lent: dict[str, object] = {}
+        out = self.module(x, **given, lend=lent)
+        call.taps.update({Edge(port, self.name): what for port, what in lent.items()})
         return out  # type: ignore[no-any-return]
+
+
+def _read(edge: Value, call: Call) -> Any:
+    return [call.taps[e] for e in edge] if isinstance(edge, tuple) else call.taps[edge]
+
+
+@dataclass(eq=False)
+class TapRun:
+    """Remembers, for this call, what passes."""
+
+    edge: Edge
+
+    def __call__(self, x: Tensor, call: Call, cache: Cache | None) -> Tensor:
+        call.taps[self.edge] = x
+        return x
 
 
 @dataclass(eq=False)
@@ -83,15 +126,36 @@ class Body(nn.Module):
 
 
 @dataclass
+class Remembering:
+    """A place that remembers something; ``readers`` are the leaves that read what it remembers."""
+
+    module: Any
+    readers: list[nn.Module] = field(default_factory=list)
+
+    def state(self) -> State:
+        """An empty memory."""
+        state: State = self.module.state(self.readers) if self.readers else self.module.state()
+        return state
+
+
+@dataclass
 class Assembler:
-    """Builds each leaf once; ``states`` collects the places that remember something."""
+    """Builds each leaf once; ``states`` collects the places that remember something.
+
+    ``lent`` holds the names that something is read from beside an output, ``owners`` who remembers
+    it.
+    """
 
     made: dict[str, tuple[Leaf, nn.Module]] = field(default_factory=dict)
-    states: dict[int, nn.Module] = field(default_factory=dict)
+    states: dict[int, Remembering] = field(default_factory=dict)
+    owners: dict[str, Remembering] = field(default_factory=dict)
+    lent: frozenset[str] = frozenset()
     sites: int = 0
 
     def into(self, home: nn.Module, graph: Graph) -> Run:
         """Put every leaf of a graph into ``home`` under its name, and give what runs."""
+        edges = (edge for leaf in leaves(graph) for _, edge in _references(leaf))
+        self.lent = frozenset(e.source for e in edges if isinstance(e.source, str))
         parts = [self._part(item, home) for item in graph.items]
         self._tie(graph)
         return ChainRun(parts)
@@ -110,6 +174,12 @@ class Assembler:
         match node:
             case Leaf():
                 return self._leaf(node, home, prefix)
+            case Joined():
+                run = self._leaf(node.joiner, home, prefix)
+                run.body = self.run(node.body, home, prefix)
+                return run
+            case Tap():
+                return TapRun(Edge("stream", node.number))
             case Chain():
                 return ChainRun([self.run(item, home, prefix) for item in node.items])
             case Residual():
@@ -120,11 +190,23 @@ class Assembler:
 
     def _leaf(self, leaf: Leaf, home: nn.Module, prefix: str) -> LeafRun:
         module = self._module(leaf, home, prefix)
-        takes = inspect.signature(module.forward).parameters
+        takes = frozenset(inspect.signature(module.forward).parameters)
+        reads = tuple(pair for pair in leaf.options if pair[0] in takes and _is_reference(pair[1]))
         self.sites += 1
-        if hasattr(module, "state"):
-            self.states[self.sites] = module
-        return LeafRun(module, self.sites, "call" in takes, "cache" in takes)
+        self._remember(leaf, module)
+        if leaf.name not in self.lent:
+            takes -= {"lend"}
+        return LeafRun(module, leaf.name, self.sites, takes, reads)
+
+    def _remember(self, leaf: Leaf, module: nn.Module) -> None:
+        """Note a state of its own, or whose it reads: that one then serves both."""
+        if getattr(module, "state", lambda: None)() is not None:
+            self.states[self.sites] = self.owners[leaf.name] = Remembering(module)
+            return
+        for _, edge in _references(leaf):
+            if isinstance(edge.source, str) and edge.source in self.owners:
+                self.owners[leaf.name] = self.owners[edge.source]
+                self.owners[edge.source].readers.append(module)
 
     def _module(self, leaf: Leaf, home: nn.Module, prefix: str) -> nn.Module:
         """A leaf's module; where weights are shared, the first one's, or one of other options on
@@ -169,12 +251,26 @@ def share(module: nn.Module, first: nn.Module) -> None:
         module.get_submodule(parent).register_parameter(last, parameter)
 
 
+def _is_reference(value: Value) -> bool:
+    return isinstance(value, Edge) or (
+        isinstance(value, tuple) and all(isinstance(part, Edge) for part in value)
+    )
+
+
+def _references(leaf: Leaf) -> Iterator[tuple[str, Edge]]:
+    """Every edge of a leaf, with its option."""
+    for option, value in leaf.options:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Edge):
+                yield option, part
+
+
 def count_adds(node: Node | Graph | Any) -> int:
     """How many times something is added to the residual stream, which depth-scaled initial weights
     divide by.
     """
     match node:
-        case Residual():
+        case Residual() | Joined():
             return 1 + count_adds(node.body)
         case Layer():
             return count_adds(node.body)

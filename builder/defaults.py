@@ -41,8 +41,19 @@ def _node(value: Written, index: Index) -> Written:
         case Scalar(value=str(word)) if word in index.words("node"):
             return _word(index.node(word), None, value.mark, index)
         case Mapping():
+            joiner = next((str(k.value) for k, _ in value if k.value in index.words("joiner")), "")
+            if joiner:
+                return _joined(value, joiner, index)
             return replace(value, entries=tuple(_entry(key, item, index) for key, item in value))
     return value
+
+
+def _joined(value: Mapping, joiner: str, index: Index) -> Mapping:
+    """A joiner's options stand beside its word, and so does a label."""
+    head = tuple((key, _node(item, index)) for key, item in value if key.value == joiner)
+    label = tuple((key, item) for key, item in value if key.value == "as")
+    options = _options(value, index.node(joiner), index)
+    return replace(value, entries=(*head, *options.entries, *label))
 
 
 def _entry(key: Scalar, value: Written, index: Index) -> tuple[Scalar, Written]:

@@ -88,7 +88,7 @@ class Editor:
             return put(
                 page, head, self._options(options, self.index.filler("section", "train"), rest, new)
             )
-        if head == "name" and not rest:
+        if head in ("name", "train") and not rest:
             return put(page, head, new)
         self._unknown(
             ".".join(words), head, ["dims", "blocks", "model", "train", "name", *SECTIONS]
@@ -103,7 +103,7 @@ class Editor:
             return self._through_like(value, words, new)
         places = list(self._places(value, word))
         if not places:
-            self._unknown(word, word, sorted(set(_words(value))))
+            self._unknown(word, word, sorted(set(_words(value, self._branches))))
         if rest and (rest[0].isdigit() or rest[0] == "all"):
             which, rest = rest[0], rest[1:]
             if which != "all" and not 1 <= int(which) <= len(places):
@@ -156,6 +156,10 @@ class Editor:
         assert isinstance(settings, Mapping)
         return put(value, "set", put(settings, ".".join(words), new))
 
+    @property
+    def _branches(self) -> tuple[str, ...]:
+        return (*BRANCHES, *self.index.words("joiner"))
+
     def _places(self, value: Value, word: str) -> Iterator[Place]:
         """Where a word stands in a node: through lists, branches and copies, but not through a
         block's name.
@@ -177,7 +181,7 @@ class Editor:
                 for key, item in value:
                     if key.value == word and word in NUMBERS:
                         yield (word,)
-                    elif key.value in BRANCHES:
+                    elif key.value in self._branches:
                         yield from ((str(key.value), *place) for place in self._places(item, word))
 
     def _at(self, old: Value, word: str, rest: list[str], new: Value) -> Value:
@@ -185,7 +189,11 @@ class Editor:
             return self._through_like(old, [word, *rest], new)
         if not rest:
             return _with_it(new, old)
-        if word in BRANCHES or word in NUMBERS:
+        if word in self.index.words("joiner") and isinstance(old, Mapping):
+            entry = self.index.node(word)
+            if rest[0] in {parameter.name for parameter in entry.parameters} - {"dim"}:
+                return self._options(old, entry, rest, new)
+        if word in self._branches or word in NUMBERS:
             inner = old[word] if isinstance(old, Mapping) and word in old else old
             changed = self.node(inner, rest, new)
             return (
@@ -354,17 +362,17 @@ def _update(value: Value, place: Place, change: Callable[[Value], Value]) -> Val
     return put(value, step, _update(value[step], rest, change))
 
 
-def _words(value: Value) -> Iterator[str]:
+def _words(value: Value, branches: tuple[str, ...]) -> Iterator[str]:
     """Every word that a path could name in a node, to suggest one."""
     match value:
         case Scalar(value=str(word)):
             yield word
         case Sequence():
             for item in value:
-                yield from _words(item)
+                yield from _words(item, branches)
         case Mapping():
             for key, item in value:
                 if key.value not in ("as", "set"):
                     yield str(key.value)
-                if key.value in BRANCHES or key.value == "like":
-                    yield from _words(item)
+                if key.value in branches or key.value == "like":
+                    yield from _words(item, branches)

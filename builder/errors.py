@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 SHOWN = 20  # findings; past them a reader mends the first ones and runs again
+NOTES = 5  # of one finding; a dim may be read in a hundred places
 SPAN = 96  # columns of the user's line that are shown
+COMMAND_LINE = "<command line>"
 
 RED, YELLOW, CYAN, PLAIN = "\x1b[1;31m", "\x1b[1;33m", "\x1b[36m", "\x1b[0m"
 
@@ -43,10 +45,20 @@ class Mark:
     def __str__(self) -> str:
         return f"{self.source.name}:{self.line}:{self.column}"
 
+    @property
+    def text(self) -> str:
+        """What is written there."""
+        lines = self.source.lines[self.line - 1 : self.line]
+        return lines[0][self.column - 1 : self.column - 1 + self.width] if lines else ""
+
 
 @dataclass(frozen=True)
 class Finding:
-    """One fault of a recipe: where, which, why, and what would be accepted."""
+    """One fault of a recipe: where, which, why, and what would be accepted.
+
+    ``blocks`` are the named blocks that it stands in, outermost first, and ``layers`` the layers
+    where it was found; ``merged`` makes a note of them.
+    """
 
     code: str
     message: str
@@ -54,6 +66,8 @@ class Finding:
     help: str = ""
     notes: tuple[str, ...] = ()
     severity: str = "error"  # or "warning"
+    blocks: tuple[str, ...] = field(default=(), compare=False)
+    layers: tuple[int, ...] = field(default=(), compare=False)
 
 
 class BuilderError(Exception):
@@ -110,6 +124,57 @@ class RecipeError(BuilderError):
         Exception.__init__(self, show(self))
 
 
+def merged(findings: Iterable[Finding]) -> list[Finding]:
+    """Each fault once, though every layer found it; its notes say where it came up."""
+    alike: dict[Finding, list[Finding]] = {}
+    for finding in findings:
+        alike.setdefault(replace(finding, notes=()), []).append(finding)
+    return [_merged(group) for group in alike.values()]
+
+
+def _merged(group: list[Finding]) -> Finding:
+    notes = list(dict.fromkeys(note for finding in group for note in finding.notes))
+    if len(notes) > NOTES:
+        notes[NOTES - 1 :] = [f"and {len(notes) - NOTES + 1} more like these"]
+    layers = sorted({layer for finding in group for layer in finding.layers})
+    blocks = list(dict.fromkeys(finding.blocks[0] for finding in group if finding.blocks))
+    where = f"layer{'s'[: len(layers) > 1]} {ranges(layers)}" if layers else ""
+    if blocks:
+        inside = f"in block{'s'[: len(blocks) > 1]} " + _listed([repr(block) for block in blocks])
+        notes.append(f"{inside}, used by {where}" if where else inside)
+    elif len(layers) > 1:
+        notes.append(f"in {where}")
+    return replace(group[0], notes=tuple(notes))
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers, told by their runs: ``0-2, 4-6, 8``."""
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def applied(findings: Iterable[Finding], recipe: str) -> list[Finding]:
+    """The findings of a recipe; one whose place is elsewhere says which recipe it is told of."""
+    return [_applied(finding, recipe) for finding in findings]
+
+
+def _applied(finding: Finding, recipe: str) -> Finding:
+    name = finding.mark.source.name
+    if name == recipe:
+        return finding
+    note = f"applied to {recipe}" if name.startswith("<") else f"which {recipe} extends"
+    return replace(finding, notes=(*finding.notes, note))
+
+
 def raise_all(findings: Sequence[Finding]) -> None:
     """Raise one error with every finding, if any of them is an error."""
     if any(finding.severity == "error" for finding in findings):
@@ -120,7 +185,8 @@ def show(error: BuilderError, *, colour: bool = False) -> str:
     """What the user reads: every finding of a recipe, or the one message."""
     if not isinstance(error, RecipeError):
         return "\n".join(_told(f"error[{error.code}]", error.message, error.help, "error", colour))
-    shown = [render(finding, colour=colour) for finding in error.findings[:SHOWN]]
+    first = sorted(error.findings, key=lambda finding: finding.severity != "error")[:SHOWN]
+    shown = [render(finding, colour=colour) for finding in sorted(first, key=_place)]
     if more := len(error.findings) - SHOWN:
         shown += [f"... and {more} more"] if more > 0 else []
     return "\n".join(shown)

@@ -11,11 +11,13 @@ import re
 from collections.abc import Callable, Container, Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import TypeAlias
 
 from blocks.kinds import NODES
 from builder.edit import Editor
 from builder.errors import Finding, Mark, RecipeError
+from builder.expressions import ARITY
 from builder.index import Entry, Index, nearest
 from builder.numbers import quoted
 from builder.read import Mapping, Scalar, Sequence, Value
@@ -30,6 +32,7 @@ STRUCTURE = {
 NOTHING = "nothing at all is: none"
 MAX_TIMES, MAX_LEAVES = 10_000, 100_000
 TIMES = re.compile(r"\s*(\w+)\s*\*\s*(.+)")
+WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a block's name, or a label
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,11 +58,31 @@ class WrittenParallel:
 
 
 @dataclass(frozen=True, eq=False)
+class WrittenJoined:
+    """A joiner, and the branch that it goes round."""
+
+    joiner: WrittenLeaf
+    body: tuple[Written, ...]
+    mark: Mark
+
+
+@dataclass(frozen=True, eq=False)
 class WrittenLayer:
     items: tuple[Written, ...]
 
 
-Written: TypeAlias = WrittenLeaf | WrittenResidual | WrittenParallel | WrittenLayer
+@dataclass(frozen=True, eq=False)
+class WrittenTap:
+    """A label on what stands before it; on that leaf itself, if it ``names_leaf``."""
+
+    label: str
+    names_leaf: bool
+    mark: Mark
+
+
+Written: TypeAlias = (
+    WrittenLeaf | WrittenResidual | WrittenParallel | WrittenJoined | WrittenLayer | WrittenTap
+)
 
 
 def written_leaves(items: tuple[Written, ...]) -> Iterator[WrittenLeaf]:
@@ -70,11 +93,29 @@ def written_leaves(items: tuple[Written, ...]) -> Iterator[WrittenLeaf]:
                 yield item
             case WrittenResidual():
                 yield from written_leaves(item.body)
+            case WrittenJoined():
+                yield item.joiner
+                yield from written_leaves(item.body)
             case WrittenLayer():
                 yield from written_leaves(item.items)
             case WrittenParallel():
                 for branch in item.branches:
                     yield from written_leaves(branch)
+
+
+def written_taps(items: tuple[Written, ...]) -> Iterator[WrittenTap]:
+    """Every label in order of execution."""
+    for item in items:
+        match item:
+            case WrittenTap():
+                yield item
+            case WrittenResidual() | WrittenJoined():
+                yield from written_taps(item.body)
+            case WrittenLayer():
+                yield from written_taps(item.items)
+            case WrittenParallel():
+                for branch in item.branches:
+                    yield from written_taps(branch)
 
 
 def has_anchor(item: Written) -> bool:
@@ -167,9 +208,10 @@ class Expander:
             return ()
         if word in self.blocks:
             return self._block(word, mark, scope)
-        if word in self.index.words("node"):
+        joiners = self.index.words("joiner")
+        if word in self.index.words("node") and word not in joiners:
             return (self.leaf(self.index.node(word), None, mark, scope),)
-        if word in STRUCTURE:
+        if word in STRUCTURE or word in joiners:
             help = f"it takes a node: {{{word}: ...}}"
             return self._fault("missing-value", f"{word!r} stands alone", mark, help)
         if TIMES.fullmatch(word):
@@ -207,15 +249,47 @@ class Expander:
             help = "write a list, one node an item"
             return self._fault("two-nodes", message, keys[heads[1]].mark, help)
         (word,) = heads
-        beside = STRUCTURE.get(word, ())
-        for key, mark in ((k, keys[k].mark) for k in keys if k not in (word, *beside)):
+        beside = self._beside(word)
+        for key, mark in ((k, keys[k].mark) for k in keys if k not in (word, "as", *beside)):
+            near = nearest(key, beside)
             help = f"options of {word!r} go in a map under it"
-            if word in STRUCTURE:
-                help = f"beside it: {', '.join(beside) or 'nothing'}"
+            if beside or word in STRUCTURE:
+                help = f"beside it: {', '.join((*beside, 'as'))}"
+            help = f"did you mean {near!r}? {help}" if near else help
             self._fault("unknown-word", f"{key!r} does not go beside {word!r}", mark, help)
+        return self._labelled(self._headed(word, value, keys[word].mark, scope), value.get("as"))
+
+    def _beside(self, word: str) -> tuple[str, ...]:
+        """What a map may hold beside its node's word."""
+        if word in STRUCTURE:
+            return STRUCTURE[word]
+        entry = self.index.node(word)
+        return tuple(p.name for p in entry.parameters if p.name != "dim") if entry.joins else ()
+
+    def _headed(self, word: str, value: Mapping, mark: Mark, scope: Scope) -> tuple[Written, ...]:
+        """A map by the one node word that it holds."""
         if word in STRUCTURE:
             return getattr(self, f"_{word}")(value, scope)  # type: ignore[no-any-return]
-        return (self.leaf(self.index.node(word), value[word], keys[word].mark, scope),)
+        entry = self.index.node(word)
+        if not entry.joins:
+            return (self.leaf(entry, value[word], mark, scope),)
+        body = self.node(value[word], replace(scope, branch=True))
+        options = replace(
+            value, entries=tuple(e for e in value if e[0].value in self._beside(word))
+        )
+        joiner = self.leaf(entry, options, mark, scope)
+        return (WrittenJoined(joiner, body, value.mark),) if body else ()
+
+    def _labelled(self, items: tuple[Written, ...], label: Value | None) -> tuple[Written, ...]:
+        """What a label names is marked by a tap behind it; nothing at all cannot be named."""
+        if label is None:
+            return items
+        word = getattr(label, "value", None)
+        if not isinstance(word, str) or not WORD.fullmatch(word) or word in (*ARITY, "none"):
+            self._fault("not-a-word", "a label is one word", label.mark, "for instance as: skip")
+            return items
+        lone = len(items) == 1 and isinstance(items[0], WrittenLeaf)
+        return (*items, WrittenTap(word, lone, label.mark)) if items else ()
 
     def _no_node(self, value: Mapping) -> tuple[Written, ...]:
         if not value.entries:
@@ -272,6 +346,8 @@ class Expander:
         if value is None or (isinstance(value, Scalar) and isinstance(value.value, bool)):
             return [], bool(value and value.value)
         names = value.items if isinstance(value, Sequence) else (value,)
+        if not names:
+            self._fault("empty-list", "an empty list names no blocks", value.mark, "share: true")
         for name in names:
             if not isinstance(name, Scalar) or name.value not in self.blocks:
                 word = name.value if isinstance(name, Scalar) else "this"
@@ -309,7 +385,7 @@ class Expander:
                 entries.append(entry)
                 continue
             name, count = counted.groups()
-            number = Scalar(int(count) if count.isdigit() else count, entry.mark)
+            number = Scalar(int(count) if re.fullmatch("[0-9]+", count) else count, entry.mark)
             entries += [Scalar(name, entry.mark)] * self._times(number)
         return entries
 
@@ -340,17 +416,22 @@ class Expander:
 
 def _gather(items: tuple[Written, ...]) -> tuple[Written, ...]:
     """What stands beside the layers of a repeat, from its first mixer or feed-forward to its last,
-    is a layer too.
+    is a layer too.  A label right behind a layer is in it.
     """
     done: list[Written] = []
     run: list[Written] = []
     for item in (*items, None):
+        before = done[-1] if done and not run else None
+        if isinstance(item, WrittenTap) and isinstance(before, WrittenLayer):
+            done[-1] = WrittenLayer((*before.items, item))
+            continue
         if item is not None and not isinstance(item, WrittenLayer):
             run.append(item)
             continue
         places = [i for i, other in enumerate(run) if has_anchor(other)]
         if places:
             first, last = places[0], places[-1] + 1
+            last += sum(1 for _ in takewhile(lambda i: isinstance(i, WrittenTap), run[last:]))
             run[first:last] = [WrittenLayer(tuple(run[first:last]))]
         done += run
         run = []

@@ -64,10 +64,11 @@ def _run(keys: Sequence[Hashable], at: int) -> tuple[int, int]:
 
 def _key(item: Node) -> Hashable:
     """Equal for layers that are alike; None for what is no layer."""
-    return _shape(item.body) if isinstance(item, Layer) else None
+    return shape(item.body) if isinstance(item, Layer) else None
 
 
-def _shape(value: Any) -> Hashable:
+def shape(value: Any) -> Hashable:
+    """A node without what follows from its place: equal for those that are alike."""
     if isinstance(value, str):
         return LAYER.sub("", value)
     if isinstance(value, Tap):
@@ -75,8 +76,8 @@ def _shape(value: Any) -> Hashable:
     if isinstance(value, Edge):
         return value.port
     if isinstance(value, tuple):
-        return tuple(_shape(part) for part in value)
+        return tuple(shape(part) for part in value)
     if is_dataclass(value):
         kept = (getattr(value, f.name) for f in fields(value) if f.compare)
-        return (type(value).__name__, *(_shape(part) for part in kept))
+        return (type(value).__name__, *(shape(part) for part in kept))
     return value  # type: ignore[no-any-return]

@@ -54,6 +54,20 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Stream:
+    """What passes between two nodes: ``tokens``, a ``stream`` of some width, or ``logits``; and the
+    number of the tap that it has just passed.
+    """
+
+    type: str
+    dim: int
+    tap: int | None = field(default=None, compare=False)
+
+    def __str__(self) -> str:
+        return f"a stream of width {self.dim}" if self.type == "stream" else self.type
+
+
+@dataclass(frozen=True)
 class Chain:
     """Nodes one after another.  A chain holds no chains, and never exactly one node."""
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import ast
 import inspect
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache, cached_property
 from pathlib import Path
@@ -20,6 +20,14 @@ from blocks.kinds import KINDS, NODES
 from builder.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
+SAID = (
+    "checks",
+    "output",
+    "lends",
+    "reads",
+    "inner",
+    "outer",
+)  # what a class says as plain literals
 
 
 class Required(Enum):
@@ -53,7 +61,7 @@ Base: TypeAlias = Literal[
 class Type:
     base: Base
     choices: tuple[str | int, ...] = ()  # of a literal
-    slot: str = ""  # the kind of block that fills it
+    slot: str = ""  # the kind of block that fills it; of a reference, what is read
     item: Type | None = None  # of a list
     optional: bool = False  # may be none
 
@@ -89,11 +97,19 @@ class Entry:
     qualname: str
     checks: Mapping[str, str] = field(default_factory=dict)
     output: str | None = None
+    lends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    inner: str | None = None  # the width that a joiner's body meets, if not its own
+    outer: str | None = None  # the width that a leaf gives, if not its own
     calls: bool = False  # its forward asks for the call: positions, documents, padding
 
     @property
     def namespace(self) -> str:
         return KINDS[self.kind].namespace
+
+    @property
+    def joins(self) -> bool:
+        """Whether it is a way round a branch: a node stands under its word, its options beside."""
+        return self.kind == "joiner"
 
     @property
     def value(self) -> tuple[Parameter, ...]:
@@ -177,7 +193,7 @@ class Index:
         fills = [
             f"\n  {p.name}: {', '.join(self.words(p.type.slot))}"
             for p in entry.parameters
-            if p.type.slot
+            if p.type.base == "slot"
         ]
         checks = [f"\n  {check}" for check in entry.checks]
         return "".join(
@@ -229,6 +245,16 @@ def _bad(path: Path, line: int, message: str) -> InputError:
     return InputError("bad-plugin", f"{path}:{line}: {message}")
 
 
+def _reading(parameter: Parameter, port: str) -> Parameter:
+    """A reference says what it reads of the node that a label names."""
+    type = parameter.type
+    if type.base == "reference":
+        return replace(parameter, type=replace(type, slot=port))
+    if type.item is not None and type.item.base == "reference":
+        return replace(parameter, type=replace(type, item=replace(type.item, slot=port)))
+    return parameter
+
+
 class _Module:
     """One file's classes, and the names that its signatures use."""
 
@@ -270,17 +296,18 @@ class _Module:
             for base in reversed(self.line(cls))
             for name, value in self.assigned(base.body)
         }
+        told = {name: self.literal(said[name]) for name in SAID if name in said}
+        ports = told.pop("reads", {})
         return Entry(
             word,
             kind,
-            tuple(self.parameters(cls)),
+            tuple(_reading(p, ports.get(p.name, "stream")) for p in self.parameters(cls)),
             ast.get_docstring(cls) or "",
             self.path,
             cls.lineno,
             cls.name,
-            self.literal(said["checks"]) if "checks" in said else {},
-            self.literal(said["output"]) if "output" in said else None,
-            any("call" in names for names in self.forwards(cls)),
+            calls=any("call" in names for names in self.forwards(cls)),
+            **told,
         )
 
     def forwards(self, cls: ast.ClassDef) -> Iterator[list[str]]:

@@ -85,7 +85,7 @@ def _first_value(
     stacked = getattr(parameter, "stacked", False)
     initial = getattr(parameter, "initial", 0.0 if parameter.dim() - stacked == 1 else None)
     if initial is not None:
-        return torch.full(parameter.shape, initial)
+        return torch.as_tensor(initial, dtype=torch.float32).expand(parameter.shape).clone()
     std = scheme.deviation(parameter.shape) * (
         shrink if getattr(parameter, "output", False) else 1.0
     )

@@ -93,7 +93,7 @@ class Model(nn.Module):
 
     def new_cache(self, batch_size: int) -> Cache:
         """An empty memory for ``batch_size`` rows."""
-        return Cache({site: module.state() for site, module in self._stateful.items()}, batch_size)  # type: ignore[operator]
+        return Cache({site: held.state() for site, held in self._stateful.items()}, batch_size)
 
     generate = generation.generate
 

@@ -9,12 +9,19 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from blocks.kinds import NODES
-from builder.expand import Written, WrittenLayer, WrittenLeaf, WrittenParallel, WrittenResidual
+from builder.expand import (
+    Written,
+    WrittenJoined,
+    WrittenLayer,
+    WrittenLeaf,
+    WrittenParallel,
+    WrittenResidual,
+)
 
 
 @dataclass(eq=False)
 class Site:
-    """A place of execution: a leaf to be named, or the lists inside a branch."""
+    """A place of execution: a leaf to be named, the lists inside a branch, or a joiner's both."""
 
     word: str = ""
     kind: str = ""
@@ -62,6 +69,9 @@ def _sites(items: tuple[Written, ...]) -> list[Site]:
                 sites.append(Site(item.entry.word, item.entry.kind))
             case WrittenResidual():
                 sites.append(Site(lists=[_sites(item.body)]))
+            case WrittenJoined():
+                entry = item.joiner.entry
+                sites.append(Site(entry.word, entry.kind, lists=[_sites(item.body)]))
             case WrittenParallel():
                 sites.append(
                     Site(lists=[[Site(lists=[_sites(branch)]) for branch in item.branches]])
@@ -74,7 +84,8 @@ def _leaves(sites: list[Site]) -> list[Site]:
 
 
 def _within(site: Site) -> list[Site]:
-    return [site] if site.word else [leaf for sites in site.lists for leaf in _leaves(sites)]
+    inside = [leaf for sites in site.lists for leaf in _leaves(sites)]
+    return [site, *inside] if site.word else inside
 
 
 def _is_anchor(site: Site) -> bool:
@@ -107,8 +118,14 @@ def _name_others(lists: list[list[Site]], around: str, taken: Counter[str]) -> N
         for place, site in enumerate(sites):
             suffix = _nearest(sites, place) or around
             if site.word and not site.name:
-                site.name = _numbered(site.word, taken, suffix)
+                site.name = _numbered(site.word, taken, _within_reach(site) or suffix)
             _name_others(site.lists, suffix, taken)
+
+
+def _within_reach(joiner: Site) -> str:
+    """A joiner is named by the first anchor of its branch."""
+    anchors = (leaf for leaf in _leaves([joiner]) if _is_anchor(leaf))
+    return next((f"_around_{anchor.name}" for anchor in anchors), "")
 
 
 def _nearest(sites: list[Site], place: int) -> str:

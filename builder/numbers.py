@@ -2,29 +2,45 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
-from builder.errors import Finding, Mark
-from builder.expressions import ExpressionError, evaluate, parse
+from builder.errors import Finding, Mark, Source
+from builder.expressions import ExpressionError, Name, evaluate, parse, walk
+from builder.expressions import names as names_in
 from builder.index import nearest
+from builder.origins import Origin, brief, notes, trace
 from builder.read import Mapping, Scalar, Sequence, Value
 
 Number: TypeAlias = int | float
+FAULTY = object()  # an argument that could not be read; its finding is written
 
 
 @dataclass(frozen=True)
 class Place:
     """Where an expression is read: at which layer of how many, beside which sizes of its leaf.
 
-    ``through`` holds the dims whose own expressions led here.
+    ``name`` is what it is the number of, ``reader`` the word that asks for it, and where that
+    stands; ``through`` holds the dims whose own expressions led here.
     """
 
     layer: int | None = None
     layers: int | None = None
     own: MappingType[str, object] = field(default_factory=dict)
+    origins: MappingType[str, Origin] = field(default_factory=dict)
+    name: str = ""
+    reader: tuple[str, Mark] | None = None
     through: tuple[str, ...] = ()
+
+    @property
+    def read_here(self) -> tuple[str, ...]:
+        """A note of who reads a dim, for a fault that stands among the dims."""
+        if self.reader is None:
+            return ()
+        return (f"read by {self.reader[0]!r} at {self.reader[1]}",)
 
 
 NOWHERE = Place()
@@ -41,6 +57,7 @@ class Numbers:
     dims: MappingType[str, tuple[Mark, Value]]
     findings: list[Finding]
     read: set[str] = field(default_factory=set)
+    base: Source | None = None  # of the page under all that extends and sets
 
     def number(self, value: Value, place: Place = NOWHERE) -> Number | None:
         """A number, or an expression's value; else a finding, and None."""
@@ -54,11 +71,11 @@ class Numbers:
         try:
             number = self._value(value, place)
             if not isinstance(number, int):
-                self._fail(
-                    "not-whole", f"{_shown(value, number)} is not a whole number", value.mark
-                )
+                message = f"{_shown(value, number, place.name)} is not a whole number"
+                self._fail("not-whole", message, value, place, _whole_help(value, number))
             if number < at_least:
-                self._fail("too-small", f"{_shown(value, number)} is below {at_least}", value.mark)
+                message = f"{_shown(value, number, place.name)} is below {at_least}"
+                self._fail("too-small", message, value, place, f"write {at_least} or more")
             return number
         except _Fault:
             return None
@@ -69,72 +86,103 @@ class Numbers:
             return None
         _, value = self.dims[name]
         try:
-            return value, self._dim(name, (), place, value.mark)
+            return value, self._dim(name, (), place, value)
         except _Fault:
             return value, None
 
-    def _fail(self, code: str, message: str, mark: Mark, help: str = "") -> NoReturn:
-        self.findings.append(Finding(code, message, mark, help))
+    def _fail(
+        self, code: str, message: str, at: Value | Mark, place: Place, help: str = ""
+    ) -> NoReturn:
+        """A finding, with where the numbers of the expression come from."""
+        mark = at if isinstance(at, Mark) else at.mark
+        told = [] if isinstance(at, Mark) else list(self._told(at, place))
+        reader = place.read_here if place.through else ()
+        self.findings.append(Finding(code, message, mark, help, (*told, *reader)))
         raise _Fault
+
+    def _told(self, value: Value, place: Place) -> Iterator[str]:
+        written = getattr(value, "value", None)
+        try:
+            read = names_in(parse(written)) if isinstance(written, str) else frozenset()
+        except ExpressionError:
+            return
+        own = {name: number for name, number in place.own.items() if number is not FAULTY}
+        known = {**dict.fromkeys(read), **own}
+        yield from notes(trace(read, known, place.origins, self.dims), None)
 
     def _value(self, value: Value, place: Place) -> Number:
         written = value.value if isinstance(value, Scalar) else None
         if isinstance(written, int | float) and not isinstance(written, bool):
             return written
         if not isinstance(written, str):
-            shown = quoted(value) if isinstance(value, Scalar) else "this"
-            self._fail("not-a-number", f"{shown} is not a number", value.mark)
+            help = "a number, or an expression such as 4 * dim"
+            self._fail("not-a-number", f"{_what(value)} is not a number", value.mark, place, help)
         try:
-            return evaluate(
-                parse(written), lambda name, args: self._name(name, args, place, value.mark)
-            )
+            return evaluate(parse(written), lambda name, args: self._name(name, args, place, value))
         except ExpressionError as error:
-            mark = value.mark
-            if error.offset is not None and getattr(value, "plain", False):
-                mark = replace(mark, column=mark.column + error.offset, width=1)
-            self._fail("bad-expression", str(error), mark, error.help)
+            mark = value.mark if error.offset is None else _within(value, error.offset, 1)
+            self._fail("bad-expression", str(error), mark, place, error.help)
 
-    def _name(self, name: str, args: tuple[Number, ...], place: Place, mark: Mark) -> Number:
+    def _name(self, name: str, args: tuple[Number, ...], place: Place, value: Value) -> Number:
         own = place.own.get(name)
+        if own is FAULTY and not args:
+            raise _Fault  # it is told already
         if isinstance(own, int | float) and not args:
             return own
         if name in ("layer", "layers") and not args:
             number: int | None = getattr(place, name)
             if number is None:
                 message = f"{name!r} is read outside every layer"
-                self._fail("no-layer", message, mark, "it stands inside blocks")
+                help = "only what stands in a repeat, or beside a mixer, is in a layer"
+                self._fail("no-layer", message, _named(name, value), place, help)
             return number
         if name not in self.dims:
-            near = nearest(name, [*self.dims, *place.own])
-            help = f"did you mean {near!r}?" if near else ""
-            self._fail("unknown-name", f"{name!r} is not a dim", mark, help)
-        return self._dim(name, args, place, mark)
+            known = list(dict.fromkeys([*self.dims, *(n for n in place.own if n != "name")]))
+            near = nearest(name, known)
+            help = f"did you mean {near!r}?" if near else "dims: " + (", ".join(known) or "none")
+            self._fail("unknown-name", f"{name!r} is not a dim", _named(name, value), place, help)
+        return self._dim(name, args, place, value)
 
-    def _dim(self, name: str, args: tuple[Number, ...], place: Place, mark: Mark) -> Number:
+    def _dim(self, name: str, args: tuple[Number, ...], place: Place, reader: Value) -> Number:
         self.read.add(name)
         if name in place.through:
             cycle = " -> ".join([*place.through[place.through.index(name) :], name])
             message = f"dim {name!r} is defined by itself: {cycle}"
-            self._fail("dim-cycle", message, self.dims[name][0])
+            self._fail("dim-cycle", message, self.dims[name][0], place, "give one of them a number")
         value = self.dims[name][1]
         if isinstance(value, Sequence):
-            value = self._entry(name, value, args, place, mark)
+            value = self._entry(name, value, args, place, reader)
         elif args:
             message = f"dim {name!r} is one number, not a list to look up"
-            self._fail("not-a-list", message, mark)
-        return self._value(value, replace(place, own={}, through=(*place.through, name)))
+            help = f"write {name} alone, or dims: {{{name}: [..., ...]}}"
+            self._fail("not-a-list", message, _named(name, reader), place, help)
+        through = (*place.through, name)
+        return self._value(value, replace(place, own={}, origins={}, through=through))
 
     def _entry(
-        self, name: str, value: Sequence, args: tuple[Number, ...], place: Place, mark: Mark
+        self,
+        name: str,
+        value: Sequence,
+        args: tuple[Number, ...],
+        place: Place,
+        reader: Value,
     ) -> Value:
         at = args[0] if args else place.layer
         if at is None:
             message = f"dim {name!r} is a list, one number a layer, and is read outside every layer"
-            self._fail("no-layer", message, mark)
-        if not isinstance(at, int) or not 0 <= at < len(value):
-            message = f"dim {name!r} holds {len(value)} numbers, and number {at} is read (from 0)"
-            self._fail("list-too-short", message, mark)
-        return value.items[at]
+            help = f"say which, as in {name}(0), or give the leaf its {place.name or name}"
+            self._fail("no-layer", message, value.mark, replace(place, through=(name,)), help)
+        if isinstance(at, int) and 0 <= at < len(value):
+            return value.items[at]
+        if not args:
+            message = (
+                f"dim {name!r} holds {len(value)} numbers, and the model has {place.layers} layers"
+            )
+            help = "one number a layer"
+            self._fail("list-too-short", message, value.mark, replace(place, through=(name,)), help)
+        message = f"{name}({brief(at)}) is read, and dim {name!r} holds {len(value)} numbers"
+        help = f"they count from 0: the last is {name}({len(value) - 1})"
+        self._fail("list-too-short", message, _named(name, reader), place, help)
 
 
 def quoted(scalar: Scalar) -> str:
@@ -143,9 +191,47 @@ def quoted(scalar: Scalar) -> str:
     return repr(words.get(repr(scalar.value), scalar.value))
 
 
-def _shown(value: Value, number: Number) -> str:
+def _what(value: Value) -> str:
+    return quoted(value) if isinstance(value, Scalar) else collection(value)
+
+
+def collection(value: Value) -> str:
+    """What a value is, where it should be something else."""
+    return "a list" if isinstance(value, Sequence) else "a map"
+
+
+def _shown(value: Value, number: Number, name: str) -> str:
+    """``ff=-1``, or ``ff = dim / 3 = 2.66667``; without its name if that is not known."""
     written = getattr(value, "value", number)
-    return f"{number}" if written == number else f"{written!r} = {number}"
+    parts = [name, *([] if written == number else [str(written)]), brief(number)]
+    return ("=" if len(parts) == 2 else " = ").join(part for part in parts if part)
+
+
+def _whole_help(value: Value, number: Number) -> str:
+    """Two ways to round that would be accepted."""
+    below, above = math.floor(number), math.ceil(number)
+    written = getattr(value, "value", number)
+    if isinstance(written, str):
+        return f'"ceil({written})" is {above}, "floor({written})" is {below}'
+    return f"write {above}" if below < 1 else f"write {below} or {above}"
+
+
+def _named(name: str, value: Value) -> Mark:
+    """The place of a name in the expression that reads it."""
+    tree = parse(str(getattr(value, "value", "")))
+    for node in walk(tree):
+        if name == (node.name if isinstance(node, Name) else getattr(node, "function", None)):
+            return _within(value, node.at, len(name))
+    return value.mark
+
+
+def _within(value: Value, offset: int, width: int) -> Mark:
+    """A place inside a scalar, if it is written on one line as it is read."""
+    mark, text = value.mark, getattr(value, "value", None)
+    for quotes in (0, 1):
+        if mark.text[quotes : len(mark.text) - quotes] == text:
+            return replace(mark, column=mark.column + quotes + offset, width=width)
+    return mark
 
 
 def page_dims(value: Value | None, findings: list[Finding]) -> dict[str, tuple[Mark, Value]]:
@@ -153,7 +239,14 @@ def page_dims(value: Value | None, findings: list[Finding]) -> dict[str, tuple[M
     if value is None:
         return {}
     if not isinstance(value, Mapping):
-        findings.append(Finding("not-a-map", "'dims' is a map of names and numbers", value.mark))
+        findings.append(
+            Finding(
+                "not-a-map",
+                "'dims' is a map of names and numbers",
+                value.mark,
+                "for instance dims: {dim: 512}",
+            )
+        )
         return {}
     dims: dict[str, tuple[Mark, Value]] = {}
     for key, number in value:
@@ -165,7 +258,8 @@ def page_dims(value: Value | None, findings: list[Finding]) -> dict[str, tuple[M
                 )
             )
         elif isinstance(number, Mapping):
-            findings.append(Finding("not-a-number", f"dim {name!r} is a map", number.mark))
+            help = "a dim is a number, an expression, or a list of one for each layer"
+            findings.append(Finding("not-a-number", f"dim {name!r} is a map", number.mark, help))
         else:
             dims[name] = (key.mark, number)
     return dims

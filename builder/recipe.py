@@ -25,7 +25,7 @@ from builder.read import (
     read_value,
     to_python,
 )
-from builder.resolve import Resolved, resolve
+from builder.resolve import Resolved, resolve, version_faults
 
 ALONE = ("recipe", "name", "extends", "set")  # what a page that extends may hold
 
@@ -206,7 +206,7 @@ def _based(page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...]) -
     extends, settings = page.get("extends"), page.get("set")
     if extends is None:
         return page
-    findings = [
+    findings = version_faults(page) + [
         Finding(
             "extends-and",
             f"{key.value!r} stands beside extends, where nothing is merged",

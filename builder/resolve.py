@@ -4,43 +4,37 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from blocks.kinds import NODES
 from builder import graph, naming
 from builder.arguments import FAULTY, Arguments, Word
-from builder.errors import Finding, Mark, raise_all
+from builder.errors import Finding, Mark, merged, raise_all
 from builder.expand import (
     STRUCTURE,
+    WORD,
     Expander,
     Scope,
     Written,
+    WrittenJoined,
     WrittenLayer,
     WrittenLeaf,
     WrittenParallel,
     WrittenResidual,
+    WrittenTap,
     written_leaves,
+    written_taps,
 )
-from builder.graph import Filler, Graph, Leaf, Node
-from builder.index import Index, nearest
-from builder.numbers import Number, Numbers, page_dims
-from builder.read import Mapping, Value
+from builder.graph import Filler, Graph, Leaf, Node, Stream
+from builder.index import Entry, Index, nearest
+from builder.numbers import Number, Numbers, Place, page_dims
+from builder.read import Mapping, Scalar, Value
 from builder.read import Sequence as ValueList
+from builder.wiring import Wiring, without_unread
 
 VERSION = 1
 PAGE = ("recipe", "name", "dims", "blocks", "model", "tokenizer", "data", "train")
-
-
-@dataclass(frozen=True)
-class Stream:
-    """What passes between two nodes: ``tokens``, a ``stream`` of some width, or ``logits``."""
-
-    type: str
-    dim: int
-
-    def __str__(self) -> str:
-        return f"a stream of width {self.dim}" if self.type == "stream" else self.type
 
 
 @dataclass(frozen=True)
@@ -61,6 +55,18 @@ def resolve(page: Mapping, index: Index) -> Resolved:
     return _Page(page, index).whole()
 
 
+def version_faults(page: Mapping) -> list[Finding]:
+    """What is wrong with the version that a page says it is in."""
+    version = page.get("recipe")
+    value = getattr(version, "value", None)
+    if value == VERSION and value is not True:
+        return []
+    message, mark = "the page does not say which version of the language it is in", page.mark
+    if version is not None:
+        message, mark = "this version of the language is not known", version.mark
+    return [Finding("recipe-version", message, mark, f"write recipe: {VERSION}")]
+
+
 @dataclass(frozen=True)
 class _Depth:
     """Which layer a node stands in (None: beside them), of how many."""
@@ -77,7 +83,7 @@ class _Page:
 
     def __post_init__(self) -> None:
         dims = page_dims(self.page.get("dims"), self.findings)
-        self.numbers = Numbers(dims, self.findings)
+        self.numbers = Numbers(dims, self.findings, base=self.page.mark.source)
         expander = Expander(self._blocks(), self.index, self.numbers.whole, self.findings)
         self.model = _Model(expander, self.index, self.numbers, self.findings)
 
@@ -95,13 +101,16 @@ class _Page:
         vocab, context = map(self._needed_dim, ("vocab", "context"))
         items = self._items(vocab)
         self._check_unused()
-        raise_all(list(dict.fromkeys(self.findings)))  # a block's fault is found in each layer
+        raise_all(merged(self.findings))  # a block's fault is found in each layer
         self._check_unread()
+        dims = self._dims()
+        for mark, label in self.model.wiring.unread():
+            self.report("unread-label", f"nothing reads label {label!r}", mark, severity="warning")
         raise_all(self.findings)
         name = getattr(self.page.get("name"), "value", "model")
         whole = Graph(items, vocab, context)
         return Resolved(
-            str(name), whole, dict(self._dims()), tokenizer, data, train, tuple(self.findings)
+            str(name), whole, dims, tokenizer, data, train, tuple(merged(self.findings))
         )
 
     def _check_words(self) -> None:
@@ -111,15 +120,10 @@ class _Page:
                 help = f"did you mean {near!r}?" if near else "a page holds: " + ", ".join(PAGE)
                 message = f"{key.value!r} is not a part of a recipe"
                 self.report("unknown-word", message, key.mark, help)
-        name, version = self.page.get("name"), self.page.get("recipe")
+        name = self.page.get("name")
         if name is not None and not isinstance(getattr(name, "value", None), str):
             self.report("not-a-word", "a name is a word", name.mark)
-        if getattr(version, "value", None) != VERSION:
-            message = "the page does not say which version of the language it is in"
-            mark = self.page.mark
-            if version is not None:
-                message, mark = "this version of the language is not known", version.mark
-            self.report("recipe-version", message, mark, f"write recipe: {VERSION}")
+        self.findings += version_faults(self.page)
 
     def _blocks(self) -> dict[str, Value]:
         blocks = self.page.get("blocks")
@@ -133,6 +137,9 @@ class _Page:
             if key.value in taken:
                 message = f"{key.value!r} is already a word of the language"
                 self.report("shadowed-word", message, key.mark, "give the block another name")
+            elif not WORD.fullmatch(str(key.value)):
+                message = f"{key.value!r} is not one word"
+                self.report("not-a-word", message, key.mark, "letters, digits and _ name a block")
         return {str(key.value): value for key, value in blocks}
 
     def _needed_dim(self, name: str) -> int:
@@ -144,12 +151,18 @@ class _Page:
         self.numbers.read.add(name)
         return self.numbers.whole(self.numbers.dims[name][1], at_least=1) or 1
 
-    def _dims(self) -> Iterator[tuple[str, Number | tuple[Number, ...]]]:
-        for name, (_, value) in self.numbers.dims.items():
-            if isinstance(value, ValueList):
-                yield name, tuple(self.numbers.number(item) or 0 for item in value)
-            elif (number := self.numbers.number(value)) is not None:
-                yield name, number
+    def _dims(self) -> dict[str, Number | tuple[Number, ...]]:
+        """The dims, read or not, but for those that only a layer can tell."""
+        found: list[Finding] = []
+        numbers = Numbers(self.numbers.dims, found)
+        dims: dict[str, Number | tuple[Number, ...]] = {}
+        for name, (_, value) in numbers.dims.items():
+            items = value.items if isinstance(value, ValueList) else (value,)
+            known = [n for item in items if (n := numbers.number(item)) is not None]
+            if len(known) == len(items):
+                dims[name] = tuple(known) if isinstance(value, ValueList) else known[0]
+        self.findings += [finding for finding in found if finding.code != "no-layer"]
+        return dims
 
     def _check_unread(self) -> None:
         sizes = {p.name for word in self.index.words("node") for p in self.index.node(word).sizes}
@@ -211,9 +224,11 @@ class _Model:
         self, expander: Expander, index: Index, numbers: Numbers, findings: list[Finding]
     ) -> None:
         self.expander, self.findings = expander, findings
-        self.arguments = Arguments(index, numbers, findings, self._held)
+        self.wiring = Wiring(numbers, findings)
+        self.arguments = Arguments(index, numbers, findings, self._held, self.wiring.edges)
         self.firsts: dict[WrittenLeaf, Leaf] = {}  # its first place, which has the weights
         self.embedding: Leaf | None = None
+        self.last: tuple[Leaf, Entry] | tuple[None, None] = None, None  # the leaf just resolved
 
     def report(self, code: str, message: str, mark: Mark, help: str = "") -> None:
         self.findings.append(Finding(code, message, mark, help))
@@ -226,18 +241,20 @@ class _Model:
         stream, layer = Stream("tokens", 0), 0
         for item in items:
             if isinstance(item, WrittenLayer):
+                before = len(self.findings)
                 body, stream = self._chain(item.items, stream, names, _Depth(layer, depth))
+                self._found_in(before, layers=(layer,))
                 nodes.append(graph.Layer(layer, body))
                 layer += 1
             else:
                 node, stream = self._node(item, stream, names, _Depth(None, depth))
                 nodes.append(node)
-        return tuple(nodes), stream
+        return without_unread(tuple(nodes)), stream
 
     def _chain(
         self, items: Sequence[Written], stream: Stream, names: Iterator[str], depth: _Depth
     ) -> tuple[Node, Stream]:
-        nodes = []
+        nodes: list[Node] = []
         for item in items:
             node, stream = self._node(item, stream, names, depth)
             nodes.append(node)
@@ -252,7 +269,7 @@ class _Model:
             case WrittenResidual():
                 body, end = self._chain(item.body, stream, names, depth)
                 self._compare(stream, end, "the branch", item.mark)
-                return graph.Residual(body, item.mark), stream
+                return graph.Residual(body, item.mark), replace(stream, tap=None)
             case WrittenParallel():
                 ends = [self._chain(branch, stream, names, depth) for branch in item.branches]
                 for number, (_, end) in enumerate(ends[1:], 2):
@@ -260,9 +277,44 @@ class _Model:
                         message = f"branch 1 gives {ends[0][1]}, and branch {number} {end}"
                         help = "f(x) + g(x) needs both to be alike"
                         self.report("branches-differ", message, item.mark, help)
-                return graph.Parallel(tuple(node for node, _ in ends), item.mark), ends[0][1]
+                nodes = tuple(node for node, _ in ends)
+                return graph.Parallel(nodes, item.mark), replace(ends[0][1], tap=None)
+            case WrittenJoined():
+                return self._joined(item, stream, names, depth)
+            case WrittenTap():
+                leaf, entry = self.last if item.names_leaf else (None, None)
+                stream = self.wiring.tap(item.label, item.mark, stream, leaf, entry)
+                assert stream.tap is not None
+                return graph.Tap(stream.tap), stream
             case WrittenLayer():
                 raise AssertionError("a layer inside a layer")
+
+    def _joined(
+        self, item: WrittenJoined, stream: Stream, names: Iterator[str], depth: _Depth
+    ) -> tuple[Node, Stream]:
+        joiner, stream = self._leaf(item.joiner, stream, next(names), depth)
+        width = self._width(item.joiner.entry.inner, dict(joiner.options), item.mark)
+        within = replace(stream, dim=width or joiner.dim)
+        body, end = self._chain(item.body, within, names, depth)
+        self._compare(within, end, "the branch", item.mark)
+        return graph.Joined(joiner, body), replace(stream, tap=None)
+
+    def _width(
+        self, expression: str | None, known: MappingType[str, Any], mark: Mark
+    ) -> int | None:
+        """A width that follows from a leaf's arguments; None where it is not said, or is faulty."""
+        if expression is None or FAULTY in known.values():
+            return None
+        width = self.arguments.numbers.number(Scalar(expression, mark), Place(own=known))
+        return width if isinstance(width, int) else None  # its checks say why it is not whole
+
+    def _found_in(
+        self, before: int, blocks: tuple[str, ...] = (), layers: tuple[int, ...] = ()
+    ) -> None:
+        """Say of the faults since then which blocks, or which layer, they were found in."""
+        for place, finding in enumerate(self.findings[before:], before):
+            held, depth = finding.blocks or blocks, finding.layers or layers
+            self.findings[place] = replace(finding, blocks=held, layers=depth)
 
     def _compare(self, begin: Stream, end: Stream, what: str, mark: Mark) -> None:
         if begin != end:
@@ -272,7 +324,7 @@ class _Model:
     def _leaf(
         self, item: WrittenLeaf, stream: Stream, name: str, depth: _Depth
     ) -> tuple[Leaf, Stream]:
-        entry, kind = item.entry, NODES[item.entry.kind]
+        before, entry, kind = len(self.findings), item.entry, NODES[item.entry.kind]
         if kind.reads != stream.type and (kind.reads != "any" or stream.type == "tokens"):
             wanted = "a stream or logits" if kind.reads == "any" else kind.reads
             message = f"{entry.word!r} reads {wanted}, and {stream} reaches it"
@@ -281,22 +333,29 @@ class _Model:
         first = self.firsts.get(item)
         owner = first.weights if first else name
         known: dict[str, Any] = {"name": owner, **dict.fromkeys(width, stream.dim)}
-        word = Word(entry, item.given, item.mark, depth.layer, depth.layers, known)
+        word = Word(entry, item.given, item.mark, depth.layer, depth.layers, known, stream)
         self.arguments.fill(word, width)
         self.arguments.check(word)
         options = tuple((p.name, known[p.name]) for p in entry.parameters)
-        out = next((known[n] for n in ("out", "dim") if isinstance(known.get(n), int)), stream.dim)
+        out = self._width(entry.outer, known, item.mark)
+        if out is None:
+            out = next(
+                (known[n] for n in ("out", "dim") if isinstance(known.get(n), int)), stream.dim
+            )
         leaf = Leaf(entry.word, entry.kind, options, name, owner, stream.dim, out, item.mark)
         self._check_shared(leaf, self.firsts.setdefault(item, leaf), item)
         self._check_tie(leaf, known)
+        self._found_in(before, blocks=item.blocks)
+        self.last = leaf, entry
         gives = stream.type if kind.gives == "any" else kind.gives
         return leaf, Stream(gives, known.get("vocab", out) if gives == "logits" else out)
 
     def _check_shared(self, leaf: Leaf, first: Leaf, item: WrittenLeaf) -> None:
         """Leaves that share their weights must agree on every number that shapes them."""
-        sizes = (p.name for p in item.entry.parameters if p.role == "size" or p.name == "out")
-        for name in sizes:
+        for name in _shaping(item.entry):
             ours, theirs = leaf[name], first[name]
+            if isinstance(ours, tuple) and isinstance(theirs, tuple):
+                ours, theirs = len(ours), len(theirs)
             if ours != theirs and FAULTY not in (ours, theirs):
                 message = f"{leaf.word!r} shares its weights, but {name} is {theirs} in "
                 message += f"{first.name} and {ours} in {leaf.name}"
@@ -319,9 +378,12 @@ class _Model:
         before = len(self.findings)
         items = self.expander.node(value, Scope(branch=True))
         for leaf in written_leaves(items):
-            if NODES[leaf.entry.kind].mixes or leaf.entry.calls:
+            if NODES[leaf.entry.kind].mixes or leaf.entry.calls or _refers(leaf):
                 message = f"{leaf.entry.word!r} asks for more than its token, and an expert has one"
                 self.report("expert-mixes", message, leaf.mark, "put it beside the experts")
+        for tap in written_taps(items):
+            message = "a label in an expert would name some tokens, and not others"
+            self.report("expert-mixes", message, tap.mark, "label what holds the experts")
         if not items:
             if len(self.findings) == before:
                 self.report("bad-value", "nothing at all is not an expert", value.mark)
@@ -331,3 +393,15 @@ class _Model:
         node, end = self._chain(items, stream, names, _Depth(word.layer, word.layers or 0))
         self._compare(stream, end, "the expert", value.mark)
         return node
+
+
+def _shaping(entry: Entry) -> Iterator[str]:
+    """The arguments that the shapes of its parameters follow from; of references, how many."""
+    for p in entry.parameters:
+        if p.role == "size" or p.name == "out" or (p.type.item and p.type.item.base == "reference"):
+            yield p.name
+
+
+def _refers(leaf: WrittenLeaf) -> bool:
+    types = (p.type.item or p.type for p in leaf.entry.parameters if p.name in leaf.given)
+    return any(type.base == "reference" for type in types)

@@ -61,7 +61,7 @@ def _leaf(word: str, options: Any, entry: Entry, index: Index) -> Any:
 
 
 def _filler(value: Any, parameter: Parameter, index: Index) -> Any:
-    if parameter.type.slot and isinstance(value, dict):
+    if parameter.type.base == "slot" and isinstance(value, dict):
         ((word, options),) = value.items()
         return _leaf(word, options, block(index, parameter.type.slot, word), index)
     return value

@@ -16,7 +16,20 @@ from typing import Any, TypeAlias
 
 from builder.errors import Mark
 from builder.expressions import Expression, parse
-from builder.graph import Chain, Filler, Graph, Layer, Leaf, Node, Parallel, Residual
+from builder.graph import (
+    NODE,
+    Chain,
+    Edge,
+    Filler,
+    Graph,
+    Joined,
+    Layer,
+    Leaf,
+    Node,
+    Parallel,
+    Residual,
+    Tap,
+)
 from builder.index import REQUIRED, Entry, Index, MakerDefault, Parameter, SizeDefault
 from hf_bridge.family import Family
 from hf_bridge.scope import Key, Scope
@@ -311,7 +324,7 @@ class Unifier:
                 return state
             case str() | dict() if isinstance(ours, Filler):
                 return self._filler(theirs, ours, at, state)
-            case str() | dict() | list() if isinstance(ours, Leaf | Chain | Residual | Parallel):
+            case str() | dict() | list() if isinstance(ours, NODE):
                 return state.push(Nodes((theirs,), items(ours), at))
         if not same(theirs, ours):
             raise self._fail(state, at, shown(ours), shown(theirs))
@@ -328,7 +341,7 @@ class Unifier:
 
     def _bind(self, formula: Formula, value: Any, at: At, state: State) -> State:
         value = list(value) if isinstance(value, tuple) else value
-        if isinstance(value, Filler | Leaf | Chain | Residual | Parallel):
+        if isinstance(value, Filler | Edge | NODE):
             raise self._fail(state, at, shown(value), f"a plain value ({formula.text})")
         if (hole := formula.hole) is None:
             if not is_number(value) and not isinstance(value, bool):
@@ -405,6 +418,10 @@ def named(node: Node) -> str:
             return f"layer {node.index}"
         case Chain():
             return named(node.items[0])
+        case Joined():
+            return node.joiner.word
+        case Tap():
+            return "a label that is read further on"
     return type(node).__name__.lower()
 
 
@@ -412,7 +429,9 @@ def shown(value: Any) -> str:
     match value:
         case Filler():
             return value.word
-        case Leaf() | Chain() | Residual() | Parallel():
+        case Edge():
+            return f"the {value.port.replace('_', ' and ')} of another"
+        case _ if isinstance(value, NODE):
             return named(value)
         case None:
             return "none"
@@ -431,7 +450,7 @@ def is_number(value: Any) -> bool:
 
 def kind_of(parameter: Parameter) -> str:
     """The kind of the filler that a parameter takes; empty for a plain value."""
-    return parameter.type.slot
+    return parameter.type.slot if parameter.type.base == "slot" else ""
 
 
 def default_of(parameter: Parameter) -> Any:

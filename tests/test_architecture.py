@@ -133,7 +133,7 @@ def test_a_word_is_the_name_of_its_file_or_of_its_kind():
 
 def test_registered_words_leave_parameter_names_readable():
     for entry in load_index():
-        assert not re.search(r"_\d+$|_before_|_after_", entry.word), entry.word
+        assert not re.search(r"_\d+$|_before_|_after_|_around_", entry.word), entry.word
 
 
 # Shape

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import hf_bridge
-from builder import load_recipe
+from builder import build, load_recipe
 from builder.errors import BuilderError
 from builder.index import load_index
 from hf_bridge.errors import NotExportable
@@ -309,3 +309,30 @@ def test_a_family_is_checked_against_a_folder():
     bad = builder("family", "check", "gpt2", DATA / "models/stories260K/hf")
     assert bad.returncode == 1
     assert "NO  config-required" in bad.stdout
+
+
+def test_what_reads_across_depth_is_no_native_class_and_the_reason_says_so(tmp_path):
+    """A family's attention has no word of it, and none may be dropped in silence."""
+    first = [
+        {"residual": ["rmsnorm", {"attention": {"position": "rope"}, "as": "first"}]},
+        {"residual": ["rmsnorm", "glu"]},
+    ]
+    other = [
+        {"residual": ["rmsnorm", {"attention": {"position": "rope", "value_from": "first"}}]},
+        {"residual": ["rmsnorm", "glu"]},
+    ]
+    page = {
+        "recipe": 1,
+        "dims": {"dim": 8, "heads": 2, "ff": 6, "vocab": 11, "context": 16},
+        "blocks": {"first": first, "other": other},
+        "model": [
+            "token_embedding",
+            {"repeat": 1, "pattern": ["first", "other"]},
+            "rmsnorm",
+            "lm_head",
+        ],
+    }
+    model = build(load_recipe(page))
+    with pytest.raises(NotExportable, match="the values of another"):
+        hf_bridge.to_hf(model, tmp_path / "native", family="llama")
+    assert hf_bridge.to_hf(model, tmp_path / "own") == "RecipeForCausalLM"

@@ -29,6 +29,7 @@ from builder.index import (
 CLASSES = registry.load()
 OURS = [key for key, cls in CLASSES.items() if cls.__module__.startswith("blocks.")]
 
+SAID = {"checks": {}, "output": None, "lends": {}, "inner": None, "outer": None}
 PLUGIN = '''
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -57,6 +58,7 @@ class Thing(Base):
     """
 
     checks = {"dim > 0": "dim={dim}"}
+    reads = {"mix": "values"}
 
 
 @register("warm", kind="schedule")
@@ -118,6 +120,10 @@ def type_of(hint):
     return Type(hint.__name__)
 
 
+def _refers(parameter):
+    return (parameter.type.item or parameter.type).base == "reference"
+
+
 def erased(type):
     return Type("slot", optional=type.optional) if type.base in ("slot", "node") else type
 
@@ -127,18 +133,18 @@ def test_the_index_is_what_the_imported_class_says(key):
     cls, entry = CLASSES[key], load_index().entries[key]
     assert (entry.qualname, entry.kind, entry.word) == (cls.__qualname__, cls.kind, cls.word)
     assert entry.doc == inspect.cleandoc(cls.__doc__)
-    assert entry.checks == getattr(cls, "checks", {})
-    assert entry.output == getattr(cls, "output", None)
+    for name, default in SAID.items():
+        assert getattr(entry, name) == getattr(cls, name, default), name
+    reads = {p.name: (p.type.item or p.type).slot for p in entry.parameters if _refers(p)}
+    assert reads == dict.fromkeys(reads, "stream") | getattr(cls, "reads", {})
     real = by_inspect(cls)
     assert [(p.name, p.role) for p in entry.parameters] == [(p.name, role) for p, role in real]
     assert [p.default for p in entry.parameters] == [default_of(p) for p, _ in real]
     if real:
         hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
         hinted = [type_of(hints[p.name]) for p, _ in real]
-        assert [erased(p.type) for p in entry.parameters if p.type.base != "reference"] == [
-            hint
-            for hint, p in zip(hinted, entry.parameters, strict=True)
-            if p.type.base != "reference"
+        assert [erased(p.type) for p in entry.parameters if not _refers(p)] == [
+            hint for hint, p in zip(hinted, entry.parameters, strict=True) if not _refers(p)
         ]
 
 
@@ -182,8 +188,13 @@ def test_a_plug_in_is_read_as_the_blocks_are(tmp_path):
         Parameter("norm", "option", Type("slot", slot="norm", optional=True), None),
         Parameter("body", "option", Type("node"), MakerDefault("glu", {"bias": True})),
         Parameter("steps", "option", Type("list", item=Type("int")), (1, 2)),
-        Parameter("add", "option", Type("reference")),
-        Parameter("mix", "option", Type("list", item=Type("reference"), optional=True), None),
+        Parameter("add", "option", Type("reference", slot="stream")),
+        Parameter(
+            "mix",
+            "option",
+            Type("list", item=Type("reference", slot="values"), optional=True),
+            None,
+        ),
     )
     assert (thing.summary, thing.source) == ("One line.", "Nobody 2024, arXiv:1.")
     assert (thing.output, thing.checks) == ("down", {"dim > 0": "dim={dim}"})

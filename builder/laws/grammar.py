@@ -63,8 +63,12 @@ class Grammar:
         """The nodes of a type; those of any type are of each."""
         kinds = [kind for kind, node in NODES.items() if (node.reads, node.gives) == (reads, gives)]
         kinds += ["map"] if reads == gives else []
-        found = (entry for entry in self.index if entry.kind in kinds)
+        found = (e for e in self.index if e.kind in kinds and not (e.joins or _needs_label(e)))
         return sorted(found, key=lambda entry: entry.word)
+
+    def joiners(self) -> list[Entry]:
+        """The ways round a branch."""
+        return sorted((e for e in self.index if e.joins), key=lambda entry: entry.word)
 
     def is_given(self, parameter: Parameter) -> bool:
         """Whether the page's dims give this size."""
@@ -89,6 +93,15 @@ class Grammar:
             item = Parameter(parameter.name, parameter.role, type.item)
             values = [[value] * 2 for value in self.values(item, width)]
         return [*values, "none"] if type.optional else values
+
+
+def is_reference(parameter: Parameter) -> bool:
+    """Whether an option reads what a label names."""
+    return (parameter.type.item or parameter.type).base == "reference"
+
+
+def _needs_label(entry: Entry) -> bool:
+    return any(is_reference(p) and p.default is REQUIRED for p in entry.parameters)
 
 
 def written(entry: Entry, options: Mapping[str, Any]) -> Written:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from blocks.cache import Cache
 from builder.assemble import count_adds
-from builder.graph import Leaf, leaves
+from builder.graph import Edge, Leaf, leaves
 from builder.laws.noise import noise_of, perturb
 from builder.laws.nulls import null_parameters
 from builder.laws.probe import TOLERANCE, agree, distance, traced
@@ -272,18 +272,31 @@ def cache_size_is_known(recipe: Recipe, seed: int) -> float:
     assert cache.nbytes == 0, f"an empty cache holds {cache.nbytes} bytes"
     model(ids, cache=cache)
     mixers = [leaf for leaf in leaves(recipe.graph) if leaf.word == "attention"]
-    if len(mixers) == len(cache.states):
-        expected = sum(_kept(leaf, ids.shape[1]) for leaf in mixers) * len(ids) * 8
-        assert cache.nbytes == expected, f"{cache.nbytes} bytes are held, not {expected}"
+    expected = sum(_kept(leaf, mixers, ids.shape[1]) for leaf in mixers) * len(ids) * 8
+    held = sum(state.nbytes for state in cache.states.values() if not state.fixed)
+    assert held == expected, f"{held} bytes are held, not {expected}"
     return 0.0
 
 
-def _kept(leaf: Leaf, length: int) -> int:
-    """Numbers that an attention remembers of one row."""
+def _kept(leaf: Leaf, mixers: Sequence[Leaf], length: int) -> int:
+    """Numbers that an attention remembers of one row, for itself and for who reads its keys."""
+    if leaf["kv_from"] is not None:
+        return 0
+    options: dict[str, Any] = dict(leaf.options)
+    kept = max(_reach(other, length) for other in (leaf, *_readers(leaf, mixers)))
+    return 2 * int(options["kv_heads"] * options["head_dim"]) * kept
+
+
+def _readers(leaf: Leaf, mixers: Sequence[Leaf]) -> list[Leaf]:
+    """Those that read an attention's keys, and those that read them from these."""
+    own = [m for m in mixers if m["kv_from"] == Edge("keys_values", leaf.name)]
+    return [reader for other in own for reader in (other, *_readers(other, mixers))]
+
+
+def _reach(leaf: Leaf, length: int) -> int:
     options: dict[str, Any] = dict(leaf.options)
     window: int | None = dict(options["mask"].options).get("window")
-    positions = length if window is None else min(length, window - 1)
-    return 2 * int(options["kv_heads"] * options["head_dim"]) * positions
+    return length if window is None else min(length, window - 1)
 
 
 # Padding and packing
@@ -439,7 +452,8 @@ def initial_weights_are_keyed(recipe: Recipe, seed: int, other: Recipe | None = 
             assert torch.equal(parameter, twin), f"{name} begins otherwise beside other blocks"
     first: dict[bytes, str] = {}
     for name, parameter in ours.named_parameters():
-        if (parameter != parameter.flatten()[0]).any():  # else all of it begins at one value
+        drawn = getattr(parameter, "initial", None) is None
+        if drawn and (parameter != parameter.flatten()[0]).any():  # else it begins at one value
             value = parameter.detach().numpy().tobytes()
             assert value not in first, f"{name} begins as {first[value]} does"
             first[value] = name

@@ -20,7 +20,8 @@ def perturb(model: M, seed: int, gain: float = 1.0) -> M:
         noise = noise_of(seed, name, parameter)
         first = getattr(parameter, "initial", 0.0 if parameter.dim() == 1 else None)
         spread = SPREAD if first is not None else gain / math.sqrt(parameter.shape[-1])
-        parameter.copy_((first or 0.0) + spread * noise)
+        start = torch.as_tensor(0.0 if first is None else first).to(parameter)
+        parameter.copy_(start + spread * noise)
     return model
 
 

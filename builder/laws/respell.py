@@ -6,9 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from builder.index import load_index
+
 Choose: TypeAlias = Callable[[int, int], int]  # a whole number from low to high
 
 NEW_NAMES = {"first": "one", "second": "two", "third": "three"}
+NEW_LABELS = {"near": "far", "far": "near"}
+JOINERS = set(load_index().words("joiner"))
 BRANCHES = ("residual", "parallel", "repeat", "layers", "pattern", "block")
 
 
@@ -47,6 +51,9 @@ class _Speller:
             return [self.node(item) for item in node]
         if isinstance(node, str):
             return self.word(node)
+        if "as" in node:
+            bare = {key: value for key, value in node.items() if key != "as"}
+            return {**self.inside(bare), "as": NEW_LABELS[node["as"]]}
         if "residual" in node:
             return {"residual": self.node(node["residual"])}
         if "parallel" in node:
@@ -55,7 +62,18 @@ class _Speller:
             return self.rounds(node)
         if "like" in node:
             return {**node, "like": NEW_NAMES[node["like"]]}
-        return node
+        for joiner in JOINERS & set(node):
+            return {**node, joiner: self.node(node[joiner])}
+        return self.relabelled(node)
+
+    def relabelled(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """A leaf that refers to labels by their new names."""
+        new = {}
+        for key, value in node.items():
+            new[key] = self.relabelled(value) if isinstance(value, Mapping) else value
+            if isinstance(value, str) and value in NEW_LABELS:
+                new[key] = NEW_LABELS[value]
+        return new
 
     def word(self, word: str) -> Any:
         if word == "none":
@@ -68,7 +86,8 @@ class _Speller:
             case 0:
                 return NEW_NAMES[word]
             case 1:
-                return {"like": NEW_NAMES[word]}
+                label = {"as": "unread"} if self.choose(0, 1) else {}
+                return {"like": NEW_NAMES[word], **label}
         return self.node(self.blocks[word])
 
     def rounds(self, node: Mapping[str, Any]) -> Any:

@@ -12,9 +12,10 @@ from hypothesis import assume
 from hypothesis import strategies as st
 from hypothesis.vendor import pretty
 
+from builder.errors import RecipeError
 from builder.graph import leaves
 from builder.index import REQUIRED, Entry, Index, Parameter, load_index
-from builder.laws.grammar import OF_THE_PAGE, Accepts, Grammar, Written, written
+from builder.laws.grammar import OF_THE_PAGE, Accepts, Grammar, Written, is_reference, written
 from builder.laws.respell import respelled
 from builder.read import to_python
 from builder.recipe import Recipe, load_recipe
@@ -23,6 +24,7 @@ Draw: TypeAlias = Callable[[st.SearchStrategy[Any]], Any]
 Page: TypeAlias = dict[str, Any]
 
 NAMES = ("first", "second", "third")
+LABELS = ("near", "far")
 CONTEXT = 40
 LEAVES = 40
 
@@ -89,7 +91,22 @@ def pages(draw: Draw, max_layers: int = 3, max_dim: int = 16, plugins: Sequence[
     ends = grammar.entries(reads="stream", gives="logits")
     head = _leaf(draw, where, ends, lambda node: _ends(grammar, node, width))
     model = [start, *body, head, *_on_logits(draw, where)]
-    return {"recipe": 1, "dims": dict(grammar.dims), "blocks": blocks, "model": model}
+    page = {"recipe": 1, "dims": dict(grammar.dims), "blocks": blocks, "model": model}
+    return _mixed(draw, page, index)
+
+
+def _mixed(draw: Draw, page: Page, index: Index) -> Page:
+    """The page, or one that gathers before its head what all nodes of a label gave."""
+    if draw(st.integers(0, 3)):
+        return page
+    *before, last = page["model"]
+    reader = draw(st.sampled_from([{"mix": "near"}, {"add": "far"}]))
+    other = {**page, "model": [*before, reader, last]}
+    try:
+        load_recipe(other)
+    except RecipeError:
+        return page
+    return other
 
 
 @st.composite
@@ -180,7 +197,7 @@ def _options(
     draw: Draw, where: Where, entry: Entry, accepts: Accepts, *, filler: bool = False
 ) -> dict[str, Any] | None:
     """Some of an entry's options, each legal beside those before it; None where none are."""
-    free = [p for p in entry.parameters if p.name not in OF_THE_PAGE and p.type.base != "reference"]
+    free = [p for p in entry.parameters if p.name not in OF_THE_PAGE and not is_reference(p)]
     free = [p for p in free if not (filler and p.role == "size")]
     needed = [p for p in free if where.grammar.must_be_written(p)]
     chosen: dict[str, Any] = {}
@@ -263,7 +280,8 @@ def _branch(draw: Draw, where: Where) -> list[Written]:
 def _item(draw: Draw, where: Where) -> Written:
     choices = ["leaf"] * 5
     if where.depth:
-        choices += ["residual"] * 4 + ["parallel", "list", "none", "wide", "copies"]
+        choices += ["residual"] * 4 + ["parallel", "list", "none", "wide", "copies", "joined"]
+        choices += ["skip", "lent"] if where.expert is None else []
     choices += ["block", "like"] if where.blocks else []
     choice = draw(st.sampled_from(choices))
     within = replace(where, depth=where.depth - 1)
@@ -291,9 +309,61 @@ def _item(draw: Draw, where: Where) -> Written:
         case "copies":
             times, share = draw(st.integers(1, 2)), _share(draw, where, ())
             return {"residual": {"repeat": times, "block": _branch(draw, within), **share}}
+        case "joined":
+            return _joined(draw, within)
+        case "skip":
+            label = LABELS[within.depth]  # what lies between labels nothing alike
+            begin = {"residual": _branch(draw, within), "as": label}
+            return [begin, _item(draw, within), {"add": label}]
+        case "lent":
+            return _lent(draw, within)
         case "block":
             return draw(st.sampled_from(where.blocks))
     return _like(draw, where)
+
+
+def _joined(draw: Draw, where: Where) -> Written:
+    """A joiner round a branch, of whatever width the branch then meets."""
+    entry = draw(st.sampled_from(where.grammar.joiners()))
+
+    def fits(given: dict[str, Any]) -> bool:
+        return where.accepts({entry.word: "rmsnorm", **given})
+
+    options = _options(draw, where, entry, fits)
+    if options is None:
+        return "none"
+    layer = {"repeat": 1, "block": {entry.word: "rmsnorm", **options}}
+    probe = where.grammar.resolved([*where.grammar.start(where.width), layer, "lm_head"])
+    assert probe is not None, options
+    inner = next(leaf.dim for leaf in leaves(probe.graph) if leaf.word == "rmsnorm")
+    if inner != where.width and where.expert is not None:
+        return "none"
+    if inner != where.width:
+        where = replace(where, width=inner, blocks=())
+    norms = [e for e in where.grammar.entries(reads="stream", gives="stream") if e.kind == "norm"]
+    first = _leaf(draw, where, norms, where.accepts)  # else it may all be nothing, and lerp idle
+    return {entry.word: [first, *_branch(draw, where)], **options}
+
+
+def _lent(draw: Draw, where: Where) -> Written:
+    """A mixer that lends what it has, and one that reads it."""
+    index = where.grammar.index
+    entry = draw(st.sampled_from([index.node(w) for w in index.words("mixer") if _lends(index, w)]))
+
+    def fits(given: dict[str, Any]) -> bool:
+        return where.accepts(written(entry, given))
+
+    options = _options(draw, where, entry, fits)
+    if options is None:
+        return "none"
+    label = LABELS[where.depth]
+    reader = draw(st.sampled_from([p.name for p in entry.parameters if is_reference(p)]))
+    lender = {"residual": [{entry.word: options, "as": label}]}
+    return [lender, {"residual": {entry.word: {**options, reader: label}}}]
+
+
+def _lends(index: Index, word: str) -> bool:
+    return bool(index.node(word).lends)
 
 
 def _like(draw: Draw, where: Where) -> Written:

@@ -1,4 +1,4 @@
-"""Write a commented recipe to start from."""
+"""Write a commented recipe to start from, and the schema that lets an editor help with it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from builder.errors import InputError
+from builder.verbs import schema
 
+SCHEMA = "recipe.schema.json"  # beside the recipe, whose first line names it
 STARTER = """\
 # LLaMA (Touvron et al. 2023, arXiv:2302.13971), at a size that trains in two minutes on two cores.
 # `python -m builder list` shows every block that could stand here, `list attention` one in full.
@@ -50,9 +52,12 @@ def run(args: Namespace) -> None:
 
 
 def write(out: Path) -> None:
+    """The recipe, and its schema unless one is there.  InputError where the recipe exists."""
     try:
         with out.open("x", encoding="utf-8") as file:
-            file.write(STARTER)
+            file.write(f"{schema.modeline(SCHEMA)}\n{STARTER}")
+        if not (beside := out.parent / SCHEMA).exists():
+            schema.write(beside, schema.schema_text())
     except FileExistsError:
         raise InputError(
             "file-exists", f"{str(out)!r} exists already", "choose another name"

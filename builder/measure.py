@@ -1,0 +1,423 @@
+"""What a model costs: parameters, FLOPs, cache and memory, measured on a build that has no data.
+
+The forward is the only truth.  FLOPs and caches are those of the model run on the ``meta`` device;
+memory is that of a training step on a CPU whose tensors are shapes alone.  What cannot run so is
+None, unknown, and so is every sum that it is part of.
+
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import wraps
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
+
+from blocks.cache import State
+from blocks.kinds import NODES
+from builder.construct import make
+from builder.errors import InputError
+from builder.fold import shape
+from builder.graph import NODE, Edge, Graph, Layer, Leaf, leaves
+from builder.initial import materialise
+from builder.model import Model, build
+from builder.optimizers import groups
+from builder.recipe import Recipe
+from builder.step import numerics
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # as `train` names them
+META = torch.device("meta")
+OUTSIDE = -1  # of every leaf
+ALIKE = 2  # of the leaves alike, how many are run: the first may pay for what the others share
+
+
+@dataclass(frozen=True)
+class LeafCosts:
+    """What one leaf costs in its place; a weight is counted where it first occurs.
+
+    ``prefill``, ``decode`` and ``train`` are FLOPs: of a forward over ``length`` tokens, of the
+    last one of them after the others, and of a training step over them.  The cache's bytes are
+    those of one sequence, per token before any window is full, and at the length.
+    """
+
+    leaf: Leaf
+    layer: int | None
+    parameters: int
+    active_parameters: int | None
+    prefill: int | None
+    decode: int | None
+    train: int | None
+    cache_bytes_per_token: int | None
+    cache_bytes: int | None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a training step as ``train`` takes it, every expert in use.
+
+    Weights, gradients and the optimizer's memory are float32; ``activations`` is what forward keeps
+    for backward, parameters aside.
+    """
+
+    weights: int
+    gradients: int
+    optimizer: int | None
+    activations: int | None
+
+    @property
+    def total(self) -> int | None:
+        return total((self.weights, self.gradients, self.optimizer, self.activations))
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a whole model costs at a ``length``, a ``batch`` and a ``dtype``, leaf by leaf."""
+
+    length: int
+    batch: int
+    dtype: str
+    leaves: tuple[LeafCosts, ...]
+    memory: Memory
+
+    @property
+    def parameters(self) -> int:
+        return sum(costs.parameters for costs in self.leaves)
+
+    @property
+    def active_parameters(self) -> int | None:
+        """Those that one token uses: all but those of the experts that are not chosen for it."""
+        return total(costs.active_parameters for costs in self.leaves)
+
+    @property
+    def embedding_parameters(self) -> int:
+        """Those of what reads tokens and gives logits: the embedding, and an untied head."""
+        ends = (costs for costs in self.leaves if costs.leaf.kind in ("embedding", "head"))
+        return sum(costs.parameters for costs in ends)
+
+    @property
+    def prefill(self) -> int | None:
+        return total(costs.prefill for costs in self.leaves)
+
+    @property
+    def decode(self) -> int | None:
+        return total(costs.decode for costs in self.leaves)
+
+    @property
+    def train(self) -> int | None:
+        return total(costs.train for costs in self.leaves)
+
+    @property
+    def cache_bytes_per_token(self) -> int | None:
+        return total(costs.cache_bytes_per_token for costs in self.leaves)
+
+    @property
+    def cache_bytes(self) -> int | None:
+        return total(costs.cache_bytes for costs in self.leaves)
+
+    def per_token(self, flops: int | None) -> int | float | None:
+        """Of a pass over the length, a token's share; whole if it is."""
+        if flops is None:
+            return None
+        return flops / self.length if flops % self.length else flops // self.length
+
+
+def total(parts: Iterable[int | None]) -> int | None:
+    """The sum, unknown if a part of it is."""
+    known = list(parts)
+    return None if None in known else sum(cast("list[int]", known))
+
+
+def measure(
+    recipe: Recipe, length: int | None = None, batch: int = 1, dtype: str | None = None
+) -> Costs:
+    """What a recipe's model costs, nothing allocated.
+
+    ``length`` is the context if not given; ``dtype``, as ``train`` names it (its own if not given),
+    is that of the cache, and of what a training step computes.  InputError if the model cannot read
+    so many tokens.
+    """
+    length = recipe.graph.context if length is None else length
+    dtype = str(recipe.train["dtype"]) if dtype is None else dtype
+    model = shapes_alone(recipe, DTYPES[dtype])
+    if model.limit is not None and length > model.limit:
+        message = f"length={length}, and the model reads {model.limit} positions at the most"
+        raise InputError("length-over-limit", message, f"--length {model.limit}")
+    return Costs(
+        length,
+        batch,
+        dtype,
+        tuple(_measured(model, recipe.graph, length)),
+        measure_memory(recipe, length, batch, dtype),
+    )
+
+
+def shapes_alone(recipe: Recipe, dtype: torch.dtype) -> Model:
+    """The model without data."""
+    model = build(recipe, device=META, dtype=dtype)
+    choose_evenly(model)
+    return model
+
+
+def choose_evenly(model: nn.Module) -> None:
+    """Tell every module that chooses ``by_data`` not to: its costs are those of any choice."""
+    for module in model.modules():
+        if hasattr(module, "by_data"):
+            module.by_data = False  # type: ignore[assignment]
+
+
+def _measured(model: Model, graph: Graph, length: int) -> Iterator[LeafCosts]:
+    meter = Meter(model, [leaf for _, leaf in places(graph)])
+    counts = count_parameters(meter.modules)
+    prefill = meter.prefill(length)
+    meter.decode(1)
+    caches = zip(meter.cache_bytes(), meter.fixed(), strict=True)
+    first = [0 if fixed else bytes for bytes, fixed in caches]
+    decode = meter.decode(length)
+    last, train = meter.cache_bytes(), meter.train(length)
+    own = zip(prefill, decode, train, first, last, strict=True)
+    for (layer, leaf), count, costs in zip(places(graph), counts, own, strict=True):
+        yield LeafCosts(leaf, layer, *count, *costs)
+
+
+# Parameters
+
+
+def count_parameters(modules: Iterable[nn.Module]) -> Iterator[tuple[int, int | None]]:
+    """All and active ones of each module, those left out that one before it has."""
+    seen: set[int] = set()
+    for module in modules:
+        new = [p for p in dict.fromkeys(module.parameters()) if id(p) not in seen]
+        seen |= {id(parameter) for parameter in new}
+        yield sum(p.numel() for p in new), total(_active(p, module) for p in new)
+
+
+def _active(parameter: nn.Parameter, module: nn.Module) -> int | None:
+    """How much of a parameter one token uses: of stacked experts, the share that its leaf says."""
+    if not getattr(parameter, "stacked", False):
+        return parameter.numel()
+    share = getattr(module, "active", None)
+    return None if share is None else int(parameter.numel() * share)
+
+
+# FLOPs and caches
+
+
+def places(graph: Graph) -> Iterator[tuple[int | None, Leaf]]:
+    """Every leaf in order of execution with its layer; what a leaf holds is part of it."""
+    for item in graph.items:
+        every = leaves(item)
+        for leaf in every:
+            held = (value for _, value in leaf.options if isinstance(value, NODE))
+            for _ in [inner for node in held for inner in leaves(node)]:
+                next(every)
+            yield (item.index if isinstance(item, Layer) else None), leaf
+
+
+def gives(leaf: Leaf) -> int:
+    """The width of what a leaf gives: of logits, how many."""
+    logits = NODES[leaf.kind].gives == "logits"
+    return int(dict(leaf.options).get("vocab", leaf.out) if logits else leaf.out)  # type: ignore[arg-type]
+
+
+def stand_ins(every: Sequence[Leaf]) -> list[int]:
+    """For each leaf the number of the one that is run for it: another if enough are alike."""
+    lent = {edge.source for leaf in every for edge in _edges(leaf)}
+    alike: dict[Hashable, list[int]] = defaultdict(list)
+    found = []
+    for n, leaf in enumerate(every):
+        wired = leaf.name in lent or leaf.kind == "joiner" or any(_edges(leaf))
+        same = alike[n if wired else shape(replace(leaf, name="", weights=""))]
+        same += [n] if len(same) < ALIKE else []
+        found.append(same[-1])
+    return found
+
+
+def _edges(leaf: Leaf) -> Iterator[Edge]:
+    for _, value in leaf.options:
+        for part in value if isinstance(value, tuple) else (value,):
+            if isinstance(part, Edge):
+                yield part
+
+
+@dataclass
+class Meter:
+    """Runs a model on meta and tells what each leaf costs, in order of execution.
+
+    Leaves that are alike cost alike: all but two of them are passed over.
+    """
+
+    model: Model
+    leaves: Sequence[Leaf]
+    own: Counter[int] = field(default_factory=Counter)  # FLOPs of each place
+    states: dict[int, State | None] = field(default_factory=dict)
+    failed: set[int] = field(default_factory=set)
+    next: int = 0
+    place: int = OUTSIDE
+    counted: int = 0
+
+    def __post_init__(self) -> None:
+        self.run_for = stand_ins(self.leaves)
+        named = dict(self.model.named_modules())
+        self.modules = [named.get(leaf.name) or named[leaf.weights] for leaf in self.leaves]
+        self.counter = FlopCounterMode(display=False)
+        for module in dict.fromkeys(self.modules):
+            module.forward = self._watched(module, module.forward)
+
+    def prefill(self, length: int) -> list[int | None]:
+        """FLOPs of each leaf in a forward over ``length`` tokens."""
+        self.model.eval()
+        with torch.no_grad():
+            return self._count(lambda: self.model(no_ids(length)))
+
+    def decode(self, length: int) -> list[int | None]:
+        """FLOPs of each leaf for the last of ``length`` tokens, those before it cached."""
+        self.model.eval()
+        cache = self.model.new_cache(1)
+        if length > 1:
+            self._count(lambda: self.model(no_ids(length - 1), cache=cache))
+        return self._count(lambda: self.model(no_ids(1), cache=cache))
+
+    def train(self, length: int) -> list[int | None]:
+        """FLOPs of each leaf in the forward and the backward of the loss.
+
+        A product's gradient first asks for what its leaf's forward saved: so it is known whose it
+        is.
+        """
+
+        def step() -> None:
+            ids = no_ids(length)
+            with saved_tensors_hooks(lambda tensor: (self.place, tensor), self._unpack):
+                self.model.loss(ids, ids).backward()  # type: ignore[no-untyped-call]
+
+        self.model.train()
+        return self._count(step)
+
+    def cache_bytes(self) -> list[int | None]:
+        """Bytes that each leaf's own state remembers since the last ``decode``."""
+        states = [(n, self.states.get(n)) for n in self.run_for]
+        return [
+            0 if state is None else None if n in self.failed else state.nbytes
+            for n, state in states
+        ]
+
+    def fixed(self) -> list[bool]:
+        """Whether each leaf's state is of a size that does not grow with the tokens."""
+        return [getattr(self.states.get(n), "fixed", False) for n in self.run_for]
+
+    def _count(self, run: Callable[[], object]) -> list[int | None]:
+        self.next, self.place, self.counted = 0, OUTSIDE, 0
+        self.own, self.states, self.failed = Counter(), {}, set()
+        with self.counter:
+            run()
+            self._move(OUTSIDE)
+        assert not self.own[OUTSIDE], f"{self.own[OUTSIDE]} FLOPs between the leaves"
+        return [None if n in self.failed else self.own[n] for n in self.run_for]
+
+    def _move(self, place: int) -> None:
+        """What was counted since the last move belongs to where we were."""
+        now = self.counter.get_total_flops()
+        self.own[self.place] += now - self.counted
+        self.place, self.counted = place, now
+
+    def _unpack(self, saved: tuple[int, Tensor]) -> Tensor:
+        self._move(saved[0])
+        return saved[1]
+
+    def _watched(self, module: nn.Module, forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        @wraps(forward)
+        def watched(x: Tensor, **given: Any) -> Tensor:
+            place, around = self.next, self.place
+            leaf = self.leaves[place]
+            assert self.modules[place] is module, f"{leaf.name} is not the leaf that runs"
+            self.next += 1
+            if self.run_for[place] != place:
+                return self._in_place_of(leaf, x)
+            self.states[place] = given.get("cache")
+            self._move(place)
+            try:
+                return forward(x, **given)
+            except Exception:  # it asks for data, or has a limit of its own
+                self.failed.add(place)
+                if "body" in given and self.next == place + 1:  # what it joins is yet to run
+                    given["body"](_widened(x, self.leaves[self.next].dim))
+                return self._in_place_of(leaf, x)
+            finally:
+                self._move(around)
+
+        return watched
+
+    def _in_place_of(self, leaf: Leaf, x: Tensor) -> Tensor:
+        """Of the shape that the leaf would give."""
+        if NODES[leaf.kind].reads == "tokens":
+            dtype = next(self.model.parameters()).dtype
+            return torch.empty(*x.shape, leaf.out, dtype=dtype, device=META, requires_grad=True)
+        return _widened(x, gives(leaf))
+
+
+def _widened(x: Tensor, width: int) -> Tensor:
+    """Of another width, with a way back for gradients."""
+    return x if x.shape[-1] == width else x[..., :1].expand(*x.shape[:-1], width)
+
+
+def no_ids(*shape: int) -> Tensor:
+    """Token ids without data, of one row."""
+    return torch.empty(1, *shape, dtype=torch.long, device=META)
+
+
+# Memory
+
+
+def measure_memory(recipe: Recipe, length: int, batch: int, dtype: str) -> Memory:
+    """What a training step over ``(batch, length)`` tokens keeps, as it would on a CPU."""
+    model = shapes_alone(recipe, torch.float32).train()
+    with FakeTensorMode(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how fast a run would be, which never happens
+        materialise(model, lambda _, parameter: torch.empty(parameter.shape))
+        weights = sum(parameter.nbytes for parameter in model.parameters())
+        optimizer = _known(lambda: optimizer_bytes(model, recipe))
+        activations = _known(lambda: saved_bytes(model, torch.empty(batch, length).long(), dtype))
+    return Memory(weights, weights, optimizer, activations)
+
+
+def optimizer_bytes(model: Model, recipe: Recipe) -> int:
+    """What the recipe's optimizer remembers after a step."""
+    optimizer = make(recipe.train).optimizer.over(groups(model, recipe.graph))
+    for parameter in model.parameters():
+        parameter.grad = torch.empty_like(parameter)
+    optimizer.step()
+    model.zero_grad()
+    return sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
+
+
+def saved_bytes(model: Model, ids: Tensor, dtype: str) -> int:
+    """Bytes that the loss's forward keeps for its backward, parameters aside; views of one storage
+    count once.
+    """
+    own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage
+        return tensor
+
+    with saved_tensors_hooks(keep, lambda tensor: tensor), numerics(ids.device, dtype):
+        model.loss(ids, ids)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _known(measured: Callable[[], int]) -> int | None:
+    """A number, or None if it cannot be had without data."""
+    try:
+        return measured()
+    except Exception:
+        return None
