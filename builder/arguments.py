@@ -34,6 +34,8 @@ from builder.numbers import Numbers, Place, collection, quoted
 from builder.origins import Origin, Step, brief, notes, suspect, trace, would_do
 from builder.read import Mapping, Scalar, Sequence, Value
 
+TRUTHS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # as in YAML 1.1
+
 
 @dataclass(frozen=True)
 class Word:
@@ -96,7 +98,9 @@ class Arguments:
                 word.known[parameter.name] = self._argument(parameter, word)
 
     def check(self, word: Word, *above: Entry) -> None:
-        """Hold a word, and what fills its slots, to the laws that their classes state."""
+        """Hold a word, and what fills its slots, to the laws that their classes state; a filler's
+        sizes are its parent's.
+        """
         entries = (*above, word.entry)
         self._hold_whole(word, entries)
         for check, message in word.entry.checks.items():
@@ -108,9 +112,7 @@ class Arguments:
                 self._tell("check-failed", message, used, word, entries, needs)
         for inside in word.fillers:
             own = {
-                p.name: inside.known[p.name]
-                for p in inside.entry.parameters
-                if p.name in inside.known
+                p.name: inside.known[p.name] for p in inside.entry.parameters if p.role != "size"
             }
             known, origins = {**word.known, **own}, {**word.origins, **inside.origins}
             self.check(replace(inside, known=known, origins=origins), *entries)
@@ -205,11 +207,12 @@ class Arguments:
     def _default(self, parameter: Parameter, word: Word) -> Any:
         name, default = word.entry.word, parameter.default
         if default is REQUIRED:
-            where = ", nor does dims" if parameter.role == "size" else ""
-            message = f"{name!r} is not given its {parameter.name}{where}"
-            self.report(
-                "missing-option", message, word.mark, f"{{{name}: {{{parameter.name}: ...}}}}"
-            )
+            message = f"{name!r} is not given its {parameter.name}"
+            help = f"write {{{name}: {{{parameter.name}: ...}}}}"
+            if parameter.role == "size":
+                message += ", and dims has none"
+                help += f", or dims: {{{parameter.name}: ...}}"
+            self.report("missing-option", message, word.mark, help, self._meant(parameter))
             return FAULTY
         if isinstance(default, MakerDefault):
             return self._value(as_written(default, word.mark), parameter.type, word, parameter)
@@ -220,6 +223,14 @@ class Arguments:
         written = Scalar(default.expression, word.mark)
         number = self.numbers.number(written, word.argument(parameter.name))
         return FAULTY if number is None else number  # if it is not whole, ``check`` tells
+
+    def _meant(self, parameter: Parameter) -> tuple[str, ...]:
+        """A note of the dim that was probably to be the missing one."""
+        sizes = {p.name for entry in self.index for p in entry.sizes}
+        near = nearest(parameter.name, sorted(set(self.numbers.dims) - sizes))
+        if near is None or parameter.role != "size":
+            return ()
+        return (f"dims has {near!r}, at {self.numbers.dims[near][0]}",)
 
     def _value(self, value: Value, type: Type, word: Word, parameter: Parameter) -> Any:
         """What is written for an argument, by its type; a finding where it does not fit."""
@@ -245,7 +256,10 @@ class Arguments:
                 return self._list(value, type, word, parameter)
         written = value.value if isinstance(value, Scalar) else FAULTY
         if type.base == "bool":
-            return written if isinstance(written, bool) else self._misfit("true or false", value)
+            help = f"write {TRUTHS[written]}" if written in TRUTHS else ""
+            return (
+                written if isinstance(written, bool) else self._misfit("true or false", value, help)
+            )
         if type.base == "literal":
             return written if written in type.choices else self._no_choice(value, type)
         return written if isinstance(written, str) else self._misfit("a word", value)
@@ -288,7 +302,8 @@ class Arguments:
             key, under = value.entries[0]
         if not isinstance(key, Scalar):
             message = f"a {type.slot} is one word, or one word with its options"
-            self.report("not-a-filler", message, value.mark)
+            words = self.index.words(type.slot)
+            self.report("not-a-filler", message, value.mark, f"{type.slot}: {', '.join(words)}")
             return None, None, value.mark
         words = list(self.index.words(type.slot))
         if key.value in words:

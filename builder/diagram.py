@@ -7,9 +7,10 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from blocks.kinds import NODES
 from builder.expressions import evaluate, names, parse
 from builder.fold import Folded, Repeat, fold
 from builder.graph import (
@@ -50,20 +51,23 @@ class Caption:
     word: str
     details: tuple[str, ...] = ()
 
+    def with_detail(self, *details: str) -> Caption:
+        return replace(self, details=(*self.details, *details))
+
 
 @dataclass(frozen=True)
 class View:
     """A recipe folded for drawing.
 
-    ``captions`` and ``shared`` go by the names of the leaves that are drawn; what is shared has
-    weights that are used more than once.  Links join what is drawn.
+    ``captions`` go by the names of the leaves that are drawn.  ``shared`` are the repeats whose
+    every leaf has weights that are used more than once.  Links join what is drawn.
     """
 
     title: str
     about: str
     items: tuple[Folded, ...]
     captions: dict[str, Caption]
-    shared: frozenset[str]
+    shared: frozenset[Repeat]
     links: tuple[Link, ...]
 
 
@@ -75,9 +79,30 @@ def view(recipe: Recipe) -> View:
     every = list(leaves(graph))
     captions = {leaf.name: caption(leaf, index) for leaf in every if drawn[leaf.name] == leaf.name}
     uses = Counter(leaf.weights for leaf in every)
-    shared = frozenset(str(drawn[leaf.name]) for leaf in every if uses[leaf.weights] > 1)
+    often = {str(drawn[leaf.name]) for leaf in every if uses[leaf.weights] > 1}
+    shared = frozenset(r for r in _repeats(items) if all(x.name in often for x in inside(r)))
+    told = {leaf.name for repeat in shared for leaf in inside(repeat)}
+    for leaf in every:
+        if leaf.name in often - told and NODES[leaf.kind].anchor:
+            captions[leaf.name] = captions[leaf.name].with_detail("shared weights")
     links = tuple(dict.fromkeys(_links(every, index, drawn)))
     return View(recipe.name, _about(graph), items, captions, shared, links)
+
+
+def inside(item: Folded) -> Iterator[Leaf]:
+    """The leaves of an item, those of a repeat once."""
+    if isinstance(item, Repeat):
+        for part in item.items:
+            yield from inside(part)
+    else:
+        yield from leaves(item)
+
+
+def _repeats(items: tuple[Folded, ...]) -> Iterator[Repeat]:
+    for item in items:
+        if isinstance(item, Repeat):
+            yield item
+            yield from _repeats(item.items)
 
 
 def _about(graph: Graph) -> str:

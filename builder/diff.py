@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from itertools import groupby
+from itertools import chain, groupby
 from typing import TypeAlias
 
 from builder.diagram import caption, follows, taps, told
@@ -34,7 +34,7 @@ from builder.graph import (
 )
 from builder.index import Entry, Index, SizeDefault, load_index
 from builder.recipe import Recipe
-from builder.spell import spans, spell, spell_all
+from builder.spell import spans, spell
 
 Place: TypeAlias = int | None  # a layer of the first model; None is outside of them
 Cut: TypeAlias = tuple[int, int, int, int]  # from where to where, in each of two rows
@@ -96,9 +96,10 @@ def differing(
     match ours, theirs:
         case (Filler(), Filler()) if ours.word == theirs.word:
             entry = index.filler(ours.kind, ours.word)
+            within = path if ours.kind == "section" else f"{path}.{ours.word}"
             for name, value in ours.options:
                 lone = entry.parameter(name).role == "value"
-                inside = f"{path}.{ours.word if lone else name}"
+                inside = within if lone else f"{within}.{name}"
                 yield from differing(inside, value, theirs[name], index)
         case _ if isinstance(ours, NODE) and isinstance(theirs, NODE):
             yield from _differing_nodes(path, ours, theirs, index)
@@ -149,13 +150,19 @@ def _edges(value: Value) -> tuple[Edge, ...]:
 
 @dataclass(frozen=True)
 class Part:
-    """A leaf, a label, or a bracket of a branch."""
+    """A leaf, a label, or a bracket of a branch; ``depth`` counts the brackets round a bracket."""
 
     word: str
     node: Leaf | Tap | None = None
+    depth: int = 0
+
+    @property
+    def key(self) -> Hashable:
+        """What two parts have alike that may be one: their word, and brackets their depth."""
+        return self.word, self.depth
 
 
-def parts(node: Node) -> Iterator[Part]:
+def parts(node: Node, depth: int = 0) -> Iterator[Part]:
     """A node in order of execution, each branch in brackets."""
     match node:
         case Leaf():
@@ -164,18 +171,27 @@ def parts(node: Node) -> Iterator[Part]:
             yield Part("label", node)
         case Chain():
             for item in node.items:
-                yield from parts(item)
+                yield from parts(item, depth)
         case Residual():
-            yield from (Part("residual: ["), *parts(node.body), Part("]"))
+            yield from bracketed("residual: [", parts(node.body, depth + 1), depth)
         case Joined():
-            yield from (Part("joined: ["), *parts(node.joiner), *parts(node.body), Part("]"))
+            joined = chain(parts(node.joiner), parts(node.body, depth + 1))
+            yield from bracketed("joined: [", joined, depth)
         case Parallel():
-            yield Part("parallel: [")
-            for branch in node.branches:
-                yield from (Part("["), *parts(branch), Part("]"))
-            yield Part("]")
+            inside = (
+                part
+                for branch in node.branches
+                for part in bracketed("[", parts(branch, depth + 2), depth + 1)
+            )
+            yield from bracketed("parallel: [", inside, depth)
         case Layer():
-            yield from parts(node.body)
+            yield from parts(node.body, depth)
+
+
+def bracketed(word: str, inside: Iterable[Part], depth: int) -> Iterator[Part]:
+    yield Part(word, depth=depth)
+    yield from inside
+    yield Part("]", depth=depth)
 
 
 def around_layers(graph: Graph) -> list[Part]:
@@ -284,14 +300,16 @@ class _Comparison:
             new = {shape(layer.body): layer for layer in alone}
             for body, layer in new.items():
                 if body not in known:
-                    what = f"layer [{spell_all([layer])}]"
+                    what = f"layer [{text(list(parts(layer)))}]"
                     found.append(_came_or_went(None, what, came=bool(side)))
         return found
 
     def rows(self, place: Place, ours: Sequence[Part], theirs: Sequence[Part]) -> list[_Found]:
         """What came or went between two rows of parts; both in full where something moved."""
         cuts = []
-        for step, a, b, c, d in steps_between(_words(ours), _words(theirs)):
+        for step, a, b, c, d in steps_between(
+            *([part.key for part in row] for row in (ours, theirs))
+        ):
             if step == "equal":
                 for our, their in zip(ours[a:b], theirs[c:d], strict=True):
                     self.pair(place, our, their)
@@ -307,23 +325,14 @@ class _Comparison:
     ) -> Iterator[_Found]:
         """One step: a leaf for a leaf, or what went and what came."""
         a, b, c, d = cut
-        gone, new = ours[a:b], theirs[c:d]
-        if (
-            len(gone) == len(new) == 1
-            and isinstance(leaf := gone[0].node, Leaf)
-            and is_leaf(new[0])
-        ):
-            yield _Found(place, "", self.in_full(gone[0]), self.in_full(new[0]), leaf)
-            return
-        if gone:
-            yield _came_or_went(place, f"{text(gone)}{_by(ours, a, b)}", came=False)
-        if new:
-            yield _came_or_went(place, f"{text(new)}{_by(theirs, c, d)}", came=True)
-
-    def instead(self, place: Place, ours: Leaf | Tap | None, theirs: Leaf | Tap | None) -> _Found:
-        """A leaf in another's place, each in full."""
-        assert isinstance(ours, Leaf) and isinstance(theirs, Leaf), (ours, theirs)
-        return _Found(place, "", self.in_full(ours), self.in_full(theirs), ours)
+        match ours[a:b], theirs[c:d]:
+            case ([Part(node=Leaf() as leaf)], [Part(node=Leaf() as other)]):
+                yield _Found(place, "", self.in_full(leaf), self.in_full(other), leaf)
+                return
+        if a < b:
+            yield _came_or_went(place, f"{text(ours[a:b])}{_by(ours, a, b)}", came=False)
+        if c < d:
+            yield _came_or_went(place, f"{text(theirs[c:d])}{_by(theirs, c, d)}", came=True)
 
     def in_full(self, leaf: Leaf) -> str:
         whole = caption(leaf, self.index)
@@ -360,10 +369,6 @@ def is_leaf(part: Part) -> bool:
     return isinstance(part.node, Leaf)
 
 
-def _words(row: Sequence[Part]) -> list[str]:
-    return [part.word for part in row]
-
-
 def _finer(ours: Sequence[Part], theirs: Sequence[Part], cut: Cut) -> Iterator[Cut]:
     """A cut, taken apart where a leaf stands for another of its kind: a norm for a norm."""
     a, b, c, d = cut
@@ -375,8 +380,8 @@ def _finer(ours: Sequence[Part], theirs: Sequence[Part], cut: Cut) -> Iterator[C
             yield a + i, a + j, c + k, c + m
 
 
-def _kind(part: Part) -> str:
-    return part.node.kind if isinstance(part.node, Leaf) else part.word
+def _kind(part: Part) -> Hashable:
+    return part.node.kind if isinstance(part.node, Leaf) else part.key
 
 
 def _moved(ours: Sequence[Part], theirs: Sequence[Part], cuts: Sequence[Cut]) -> bool:

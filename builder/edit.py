@@ -283,12 +283,22 @@ class Editor:
     def _unknown(self, path: str, word: str, words: list[str]) -> NoReturn:
         near = nearest(word, words)
         help = f"did you mean {near!r}?" if near else "here: " + ", ".join(words)
-        self._fail("path-not-found", f"{path!r} names nothing that is written", help)
+        mark = self.mark and _word_within(self.mark, word)
+        self._fail("path-not-found", f"{path!r} names nothing that is written", help, mark)
 
     def _fail(self, code: str, message: str, help: str = "", mark: Mark | None = None) -> NoReturn:
         place = mark or self.mark
         assert place is not None, message
         raise RecipeError([Finding(code, message, place, help)])
+
+
+def _word_within(path: Mark, word: str) -> Mark:
+    """The place of one word of a path."""
+    words = path.text.split(".")
+    if word not in words:
+        return path
+    before = sum(len(other) + 1 for other in words[: words.index(word)])
+    return replace(path, column=path.column + before, width=len(word))
 
 
 def put(mapping: Mapping, key: str, value: Value) -> Mapping:

@@ -30,6 +30,7 @@ STRUCTURE = {
     "like": ("set",),
 }
 NOTHING = "nothing at all is: none"
+CYCLE = "take its name out of there; repeat makes copies"
 MAX_TIMES, MAX_LEAVES = 10_000, 100_000
 TIMES = re.compile(r"\s*(\w+)\s*\*\s*(.+)")
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a block's name, or a label
@@ -229,7 +230,7 @@ class Expander:
     def _block(self, name: str, mark: Mark, scope: Scope) -> tuple[Written, ...]:
         if name in scope.blocks:
             cycle = " -> ".join([*scope.blocks[scope.blocks.index(name) :], name])
-            return self._fault("block-cycle", f"block {name!r} holds itself: {cycle}", mark)
+            return self._fault("block-cycle", f"block {name!r} holds itself: {cycle}", mark, CYCLE)
         self.used.add(name)
         inside = replace(scope, blocks=(*scope.blocks, name))
         if name not in scope.shared:
@@ -308,7 +309,9 @@ class Expander:
     def _parallel(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
         branches = value["parallel"]
         if not isinstance(branches, Sequence) or not branches.items:
-            return self._fault("not-a-list", "'parallel' takes a list of branches", branches.mark)
+            help = "for instance {parallel: [attention, glu]}"
+            message = "'parallel' takes a list of branches"
+            return self._fault("not-a-list", message, branches.mark, help)
         inside = replace(scope, branch=True)
         made = tuple(items for branch in branches if (items := self.node(branch, inside)))
         return (WrittenParallel(made, value.mark),) if len(made) > 1 else made[0] if made else ()
@@ -319,7 +322,7 @@ class Expander:
             word = name.value if isinstance(name, Scalar) else "this"
             return self._unknown(word, mark, "a block", list(self.blocks))
         if name.value in scope.blocks:
-            return self._fault("block-cycle", f"block {name.value!r} is like itself", mark)
+            return self._fault("block-cycle", f"block {name.value!r} is like itself", mark, CYCLE)
         self.used.add(str(name.value))
         try:
             copy = Editor(self.index, self.blocks).like(value)
@@ -375,7 +378,8 @@ class Expander:
     def _pattern(self, value: Value) -> list[Value]:
         """The entries of a pattern, ``name*5`` written out."""
         if not isinstance(value, Sequence) or not value.items:
-            self._fault("not-a-list", "a pattern is a list of entries", value.mark)
+            help = "for instance pattern: [local, full]"
+            self._fault("not-a-list", "a pattern is a list of entries", value.mark, help)
             return []
         entries: list[Value] = []
         for entry in value:

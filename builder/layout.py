@@ -14,10 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from blocks.kinds import NODES
 from builder.diagram import Caption, Link, Source, View
 from builder.fold import Folded, Repeat
-from builder.graph import NODE, Chain, Joined, Layer, Leaf, Node, Parallel, Residual, Tap, leaves
+from builder.graph import NODE, Chain, Joined, Layer, Leaf, Node, Parallel, Residual, Tap
 from builder.spell import spans
 
 Point: TypeAlias = tuple[float, float]
@@ -255,7 +254,7 @@ def _spines(branches: Sequence[Piece]) -> tuple[list[float], float]:
     spines, x = [], 0.0
     for branch in branches:
         spines.append(x + branch.left)
-        x += branch.left + branch.right + BESIDE
+        x += branch.left + BESIDE
     return spines, x - BESIDE
 
 
@@ -345,14 +344,12 @@ class _Builder:
                     yield self.node(item)
 
     def repeat(self, item: Repeat, which: tuple[str, ...]) -> Piece:
-        held = [leaf for part in item.items for leaf in _leaves(part)]
-        shared = all(leaf.name in self.view.shared for leaf in held)
-        label = Caption(f"× {item.times}", (*which, *(["shared weights"] if shared else [])))
-        inner = replace(self, view=replace(self.view, shared=frozenset())) if shared else self
+        shared = ["shared weights"] * (item in self.view.shared)
+        label = Caption(f"× {item.times}", (*which, *shared))
         match item.items:
             case (Layer(body=body),):
-                return framed(inner.node(body), "layer", label)
-        return framed(stacked([*inner.items(item.items)]), "repeat", label)
+                return framed(self.node(body), "layer", label)
+        return framed(stacked([*self.items(item.items)]), "repeat", label)
 
     def node(self, node: Node) -> Piece:
         match node:
@@ -393,10 +390,7 @@ class _Builder:
         lone = [spans(numbers) for numbers in [read.pop("", [])] if numbers]
         told = [" ".join([option, spans(n)]).strip() for option, n in read.items()]
         named = [f"as {self.tags[leaf.name]}"] if leaf.name in self.tags else []
-        shared = (
-            ["shared weights"] if leaf.name in self.view.shared and NODES[leaf.kind].anchor else []
-        )
-        return Caption(" ".join([plain.word, *lone]), (*plain.details, *told, *named, *shared))
+        return Caption(" ".join([plain.word, *lone]), (*plain.details, *told, *named))
 
     def tap(self, tap: Tap) -> Piece:
         """A dot on the spine, with its number at its right if it has one."""
@@ -415,14 +409,6 @@ def _depth(item: Folded) -> int:
     if isinstance(item, Repeat):
         return item.times * sum(map(_depth, item.items))
     return int(isinstance(item, Layer))
-
-
-def _leaves(item: Folded) -> Iterator[Leaf]:
-    if isinstance(item, Repeat):
-        for part in item.items:
-            yield from _leaves(part)
-    else:
-        yield from leaves(item)
 
 
 # What is read across depth

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from blocks.cache import State
@@ -378,13 +379,29 @@ def no_ids(*shape: int) -> Tensor:
 def measure_memory(recipe: Recipe, length: int, batch: int, dtype: str) -> Memory:
     """What a training step over ``(batch, length)`` tokens keeps, as it would on a CPU."""
     model = shapes_alone(recipe, torch.float32).train()
-    with FakeTensorMode(), warnings.catch_warnings():
+    as_on_cpu = _LayerNormOfCPU()  # type: ignore[no-untyped-call]
+    with FakeTensorMode(), as_on_cpu, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of how fast a run would be, which never happens
         materialise(model, lambda _, parameter: torch.empty(parameter.shape))
         weights = sum(parameter.nbytes for parameter in model.parameters())
         optimizer = _known(lambda: optimizer_bytes(model, recipe))
         activations = _known(lambda: saved_bytes(model, torch.empty(batch, length).long(), dtype))
     return Memory(weights, weights, optimizer, activations)
+
+
+class _LayerNormOfCPU(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Keeps a layer norm's mean and deviation in the dtype of its weights, as a CPU does; a tensor
+    without data would keep them in that of its input.
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if func is not torch.ops.aten.native_layer_norm.default:
+            return out
+        dtype = next((given.dtype for given in args[2:4] if given is not None), args[0].dtype)
+        return out[0], *(kept.to(dtype) for kept in out[1:])
 
 
 def optimizer_bytes(model: Model, recipe: Recipe) -> int:

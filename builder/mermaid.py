@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from builder.diagram import Source, View
 from builder.fold import Folded, Repeat
 from builder.graph import NODE, Chain, Joined, Layer, Leaf, Node, Parallel, Residual, Tap
+from builder.layout import LEAF, wrapped
 from builder.spell import spell
 from builder.svg import FILLS
 
@@ -69,10 +70,10 @@ class _Flow:
 
     def item(self, item: Folded, before: str) -> str:
         match item:
-            case Repeat(times=times, items=(Layer(body=body),)):
-                return self.inside(f"× {times}", (body,), before)
             case Repeat():
-                return self.inside(f"× {item.times}", item.items, before)
+                label = f"× {item.times}" + ", shared weights" * (item in self.view.shared)
+                only = [part.body for part in item.items if isinstance(part, Layer)]
+                return self.inside(label, only if len(item.items) == 1 else item.items, before)
             case Layer():
                 return self.inside(" ", (item.body,), before)
         return self.node(item, before)
@@ -114,8 +115,9 @@ class _Flow:
 
     def leaf(self, leaf: Leaf) -> str:
         caption = self.view.captions[leaf.name]
-        held = [f"of {spell(value)}" for _, value in leaf.options if isinstance(value, NODE)]
-        label = "<br/>".join(map(escaped, [caption.word, *caption.details, *held]))
+        held = [f"{name}: {spell(v)}" for name, v in leaf.options if isinstance(v, NODE)]
+        lines = [caption.word, *wrapped([*caption.details, *held], LEAF)]
+        label = "<br/>".join(map(escaped, lines))
         self.known[leaf.name] = self.add(f'["{label}"]:::{leaf.kind}')
         return self.known[leaf.name]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
@@ -12,7 +11,7 @@ from builder.errors import Finding, Mark, Source
 from builder.expressions import ExpressionError, Name, evaluate, parse, walk
 from builder.expressions import names as names_in
 from builder.index import nearest
-from builder.origins import Origin, brief, notes, trace
+from builder.origins import Origin, Step, brief, notes, suspect, trace
 from builder.read import Mapping, Scalar, Sequence, Value
 
 Number: TypeAlias = int | float
@@ -70,15 +69,31 @@ class Numbers:
         """A whole number; else a finding, and None."""
         try:
             number = self._value(value, place)
-            if not isinstance(number, int):
-                message = f"{_shown(value, number, place.name)} is not a whole number"
-                self._fail("not-whole", message, value, place, _whole_help(value, number))
-            if number < at_least:
-                message = f"{_shown(value, number, place.name)} is below {at_least}"
-                self._fail("too-small", message, value, place, f"write {at_least} or more")
-            return number
+            if isinstance(number, int) and number >= at_least:
+                return number
         except _Fault:
             return None
+        shown = _shown(value, number, place.name)
+        if isinstance(number, int):
+            message, help = f"{shown} is below {at_least}", f"write {at_least} or more"
+            self._report("too-small", message, value, number, place, help)
+        else:
+            message, help = f"{shown} is not a whole number", _whole_help(value, number)
+            self._report("not-whole", message, value, number, place, help)
+        return None
+
+    def _report(
+        self, code: str, message: str, value: Value, number: Number, place: Place, help: str
+    ) -> None:
+        """A finding at what was written, or at a number behind it that was changed since."""
+        whole = Step(place.name or "it", number, Origin(value))
+        steps = [whole, *self._behind(value, place)]
+        fault = suspect(steps, self.base)
+        mark, told = value.mark, tuple(notes(steps, fault))
+        if fault is not None and fault is not whole and fault.origin.value is not None:
+            mark, help = fault.origin.value.mark, f"{help} for {whole.name}"
+            told += place.read_here
+        self.findings.append(Finding(code, message, mark, help, told))
 
     def dim(self, name: str, place: Place = NOWHERE) -> tuple[Value, Number | None] | None:
         """A dim as it is read at a place, with what is written there; None if there is none."""
@@ -90,32 +105,25 @@ class Numbers:
         except _Fault:
             return value, None
 
-    def _fail(
-        self, code: str, message: str, at: Value | Mark, place: Place, help: str = ""
-    ) -> NoReturn:
-        """A finding, with where the numbers of the expression come from."""
-        mark = at if isinstance(at, Mark) else at.mark
-        told = [] if isinstance(at, Mark) else list(self._told(at, place))
+    def _fail(self, code: str, message: str, mark: Mark, place: Place, help: str = "") -> NoReturn:
         reader = place.read_here if place.through else ()
-        self.findings.append(Finding(code, message, mark, help, (*told, *reader)))
+        self.findings.append(Finding(code, message, mark, help, reader))
         raise _Fault
 
-    def _told(self, value: Value, place: Place) -> Iterator[str]:
+    def _behind(self, value: Value, place: Place) -> list[Step]:
+        """The numbers that an expression reads, and those that they follow from."""
         written = getattr(value, "value", None)
-        try:
-            read = names_in(parse(written)) if isinstance(written, str) else frozenset()
-        except ExpressionError:
-            return
-        own = {name: number for name, number in place.own.items() if number is not FAULTY}
-        known = {**dict.fromkeys(read), **own}
-        yield from notes(trace(read, known, place.origins, self.dims), None)
+        read = names_in(parse(written)) if isinstance(written, str) else frozenset()
+        known = {**dict.fromkeys(read), **place.own}
+        steps = trace(read, known, place.origins, self.dims)
+        return [replace(step, distance=step.distance + 1) for step in steps]
 
     def _value(self, value: Value, place: Place) -> Number:
         written = value.value if isinstance(value, Scalar) else None
         if isinstance(written, int | float) and not isinstance(written, bool):
             return written
         if not isinstance(written, str):
-            help = "a number, or an expression such as 4 * dim"
+            help = "write a number, or an expression such as 4 * dim"
             self._fail("not-a-number", f"{_what(value)} is not a number", value.mark, place, help)
         try:
             return evaluate(parse(written), lambda name, args: self._name(name, args, place, value))
@@ -178,7 +186,7 @@ class Numbers:
             message = (
                 f"dim {name!r} holds {len(value)} numbers, and the model has {place.layers} layers"
             )
-            help = "one number a layer"
+            help = f"write {place.layers} numbers, one a layer"
             self._fail("list-too-short", message, value.mark, replace(place, through=(name,)), help)
         message = f"{name}({brief(at)}) is read, and dim {name!r} holds {len(value)} numbers"
         help = f"they count from 0: the last is {name}({len(value) - 1})"
@@ -212,7 +220,9 @@ def _whole_help(value: Value, number: Number) -> str:
     below, above = math.floor(number), math.ceil(number)
     written = getattr(value, "value", number)
     if isinstance(written, str):
-        return f'"ceil({written})" is {above}, "floor({written})" is {below}'
+        quotes = '"' if "," in written else ""  # which YAML would end at its comma
+        ceil, floor = (f"{quotes}{f}({written}){quotes}" for f in ("ceil", "floor"))
+        return f"{ceil} is {above}, {floor} is {below}"
     return f"write {above}" if below < 1 else f"write {below} or {above}"
 
 

@@ -11,18 +11,25 @@ import json
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import yaml
 
-from builder.errors import Finding, InputError, Mark, RecipeError, Source, raise_all
+from builder.errors import (
+    COMMAND_LINE,
+    Finding,
+    InputError,
+    Mark,
+    RecipeError,
+    Source,
+    raise_all,
+)
 
 MAX_BYTES = 1_000_000
 MAX_NODES = 10_000
 MAX_DEPTH = 64
-COMMAND_LINE = "<command line>"
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -115,11 +122,14 @@ def read_text(text: str, name: str, *, template: bool = False) -> Mapping:
     return _page(Source(name, text), len(text), template)
 
 
-def read_value(text: str, name: str = COMMAND_LINE) -> Value:
-    """One value: a word, a number, an expression, or a flow map or list."""
-    value = _compose(Source(name, text), len(text), template=False)
+def read_value(text: str, name: str = COMMAND_LINE, before: str = "") -> Value:
+    """One value: a word, a number, an expression, or a flow map or list.
+
+    ``before`` stands before it on its line (the path and its equals sign), and is quoted with it.
+    """
+    value = _compose(Source(name, text), len(text), template=False, before=before)
     if value is None:
-        mark = Mark(Source(name, text), 1, 1)
+        mark = Mark(Source(name, before + text), 1, len(before) + 1)
         raise RecipeError(
             [Finding("missing-value", "a value is missing", mark, "for nothing at all write none")]
         )
@@ -159,62 +169,100 @@ def _not_utf8(name: str, data: bytes, error: UnicodeDecodeError) -> RecipeError:
     return RecipeError([Finding("not-utf8", message, mark, "save the file as UTF-8")])
 
 
-def _compose(source: Source, size: int, template: bool) -> Value | None:
+def _compose(source: Source, size: int, template: bool, before: str = "") -> Value | None:
     if size > MAX_BYTES:
         message = f"the file is larger than {MAX_BYTES:,} bytes"
         raise RecipeError(
             [Finding("file-too-large", message, Mark(source, 1, 1), "a recipe is a page or two")]
         )
-    source = Source(source.name, source.text.removeprefix("\ufeff"))
+    text = source.text.removeprefix("\ufeff")
+    source = Source(source.name, before + text)
     if bad := UNPRINTABLE.search(source.text):
-        before = Source("", source.text[: bad.start()]).lines
-        mark = Mark(source, len(before), len(before[-1]) + 1)
+        lines = Source("", source.text[: bad.start()]).lines
+        mark = Mark(source, len(lines), len(lines[-1]) + 1)
         message = f"the character U+{ord(bad[0]):04X} is not allowed"
         raise RecipeError([Finding("yaml-syntax", message, mark, "delete it")])
-    composer = _Composer(source, template)
+    composer = _Composer(source, template, text, len(before))
     try:
         value = composer.document()
     except yaml.MarkedYAMLError as error:
-        composer.findings.append(_syntax(source, error))
+        composer.findings.append(_syntax(composer, error))
         value = None
     raise_all(composer.findings)
     return value
 
 
-def _syntax(source: Source, error: yaml.MarkedYAMLError) -> Finding:
+PROBLEMS = {  # libyaml's own words, in ours, with what would be accepted
+    "did not find expected ',' or '}'": (
+        "a ',' or '}' is missing before this",
+        "close the map with }",
+    ),
+    "did not find expected ',' or ']'": (
+        "a ',' or ']' is missing before this",
+        "close the list with ]",
+    ),
+    "did not find expected key": (
+        "this is neither a key nor inside the value before it",
+        "indent it as the keys above it",
+    ),
+    "did not find expected '-' indicator": (
+        "this is no item of the list above it",
+        "start it with '- ' under the others, or indent it further",
+    ),
+    "found unexpected end of stream": ("the page ends inside a quote", "close the quote"),
+    "could not find expected ':'": ("a ': ' is missing after a key", "write key: value"),
+    "mapping values are not allowed in this context": (
+        "a second ': ' on one line",
+        "put a map inside a line in braces, {key: value}, and a text that holds ': ' in quotes",
+    ),
+    "block sequence entries are not allowed in this context": (
+        "a list in lines cannot start here",
+        "start it on a line of its own, or write [...]",
+    ),
+}
+PARTS = {  # what was open
+    "while parsing a flow mapping": "the map",
+    "while parsing a flow sequence": "the list",
+    "while parsing a block mapping": "the map",
+    "while parsing a block collection": "the list",
+    "while scanning a quoted scalar": "the quote",
+    "while scanning a simple key": "the key",
+}
+
+
+def _syntax(composer: _Composer, error: yaml.MarkedYAMLError) -> Finding:
     place: Any = error.problem_mark or error.context_mark
-    mark = Mark(source, place.line + 1, place.column + 1)
+    source, began = composer.source, error.context_mark
+    mark = Mark(source, place.line + 1, composer.column(place))
     line = source.lines[mark.line - 1] if mark.line <= len(source.lines) else ""
     problem = error.problem or "this is not YAML"
     if "maximum nesting" in problem:
-        return Finding("too-deep", f"values are nested more than {MAX_DEPTH} deep", mark)
-    help = ""
+        help = "name the inner part, as a block"
+        return Finding("too-deep", f"values are nested more than {MAX_DEPTH} deep", mark, help)
+    problem, help = PROBLEMS.get(problem, (problem, ""))
     if (
         "\t" in line[: len(line) - len(line.lstrip())]
         or line[mark.column - 1 : mark.column] == "\t"
     ):
         problem, help = "a tab where YAML wants spaces", "indent with spaces"
-    elif "mapping values are not allowed" in problem:
-        problem = "a second ': ' on one line"
-        help = (
-            "put a map inside a line in braces, {key: value}, and a text that holds ': ' in quotes"
-        )
     elif "cannot start any token" in problem:
-        help = "put the value in quotes"
-    if error.context_mark is None or error.context_mark.line == place.line:
+        problem, help = f"a value cannot start with {mark.text!r}", "put the value in quotes"
+    if began is None or (began.line, began.column) == (place.line, place.column):
         return Finding("yaml-syntax", problem, mark, help)
-    note = f"{error.context} that starts at line {error.context_mark.line + 1}"
+    context = error.context or "this"
+    part = PARTS.get(context, context)
+    note = f"{part} starts at line {began.line + 1}, column {composer.column(began)}"
     return Finding("yaml-syntax", problem, mark, help, (note,))
 
 
 class _Composer:
     """Builds the one value of a text from its events, and collects what is wrong with it."""
 
-    def __init__(self, source: Source, template: bool) -> None:
-        self.source = source
+    def __init__(self, source: Source, template: bool, text: str, before: int) -> None:
+        self.source, self.before = source, before  # the text, and what is quoted before it
         self.template = template
         self.findings: list[Finding] = []
-        self.events: Iterator[Any] = yaml.parse(source.text, Loader=Loader)
+        self.events: Iterator[Any] = yaml.parse(text, Loader=Loader)
         self.anchors: dict[
             str, tuple[Value, int, int] | None
         ] = {}  # value, nodes, height; None while it is open
@@ -246,15 +294,20 @@ class _Composer:
     def mark(self, event: Any) -> Mark:
         start, end = event.start_mark, event.end_mark
         line = self.source.lines[start.line] if start.line < len(self.source.lines) else ""
-        stop = end.column if end.line == start.line else len(line.rstrip())
-        return Mark(self.source, start.line + 1, start.column + 1, max(1, stop - start.column))
+        stop = self.column(end) if end.line == start.line else len(line.rstrip()) + 1
+        column = self.column(start)
+        return Mark(self.source, start.line + 1, column, max(1, stop - column))
+
+    def column(self, place: Any) -> int:
+        """A column from 1, as the line is quoted."""
+        return int(place.column) + 1 + (0 if place.line else self.before)
 
     def node(self, event: Any, depth: int) -> Value:
         if isinstance(event, yaml.AliasEvent):
             return self.alias(event, depth)
         self.count(event, 1, depth)
         if event.tag is not None:
-            self.find("yaml-tag", f"the tag {event.tag!r} has no meaning here", event, "delete it")
+            self.refuse_tag(event)
         before, outer = self.nodes, self.deepest
         self.deepest = depth
         if event.anchor:
@@ -265,15 +318,26 @@ class _Composer:
         self.deepest = max(outer, self.deepest)
         return value
 
+    def refuse_tag(self, event: Any) -> None:
+        tag = event.tag.replace("tag:yaml.org,2002:", "!!")
+        mark = self.mark(event)
+        if (written := mark.text.partition(" ")[0]).startswith("!"):
+            mark = replace(mark, width=len(written))
+        self.find("yaml-tag", f"the tag {tag!r} has no meaning here", mark, "delete it")
+
     def count(self, event: Any, nodes: int, depth: int) -> None:
         self.nodes += nodes
         self.deepest = max(self.deepest, depth)
         if self.nodes > MAX_NODES:
             raise self.stop(
-                "too-many-nodes", f"the page holds more than {MAX_NODES:,} values", event
+                "too-many-nodes",
+                f"the page holds more than {MAX_NODES:,} values",
+                event,
+                "say what recurs once, with repeat or a block",
             )
         if depth > MAX_DEPTH:
-            raise self.stop("too-deep", f"values are nested more than {MAX_DEPTH} deep", event)
+            message = f"values are nested more than {MAX_DEPTH} deep"
+            raise self.stop("too-deep", message, event, "name the inner part, as a block")
 
     def alias(self, event: Any, depth: int) -> Value:
         if event.anchor not in self.anchors:
@@ -286,7 +350,8 @@ class _Composer:
             )
         anchor = self.anchors[event.anchor]
         if anchor is None:
-            raise self.stop("alias-cycle", f"*{event.anchor} stands inside what it names", event)
+            message = f"*{event.anchor} stands inside what it names"
+            raise self.stop("alias-cycle", message, event, "write out what it should hold")
         value, nodes, height = anchor
         self.count(event, nodes, depth + height)
         return value
@@ -316,8 +381,8 @@ class _Composer:
         first = self.mark(start)
         line = self.source.lines[first.line - 1]
         same = end.end_mark.line + 1 == first.line
-        stop = end.end_mark.column if same else len(line.rstrip())
-        return Mark(self.source, first.line, first.column, max(1, stop - first.column + 1))
+        stop = self.column(end.end_mark) if same else len(line.rstrip()) + 1
+        return Mark(self.source, first.line, first.column, max(1, stop - first.column))
 
     def scalar(self, event: Any) -> Scalar:
         mark, text = self.mark(event), event.value
@@ -328,7 +393,12 @@ class _Composer:
         if match := BOOL.fullmatch(text):
             return Scalar(bool(match["true"]), mark)
         if NOT_FINITE.fullmatch(text):
-            self.find("not-finite", f"{text} is not a finite number", mark)
+            self.find(
+                "not-finite",
+                f"{text} is not a finite number",
+                mark,
+                "write a finite number, such as 1e9",
+            )
         elif INT.fullmatch(text) or FLOAT.fullmatch(text):
             return Scalar(self.number(text, mark), mark)
         return Scalar(text, mark)
@@ -339,13 +409,18 @@ class _Composer:
             whole = int(text, 0 if text[:2] in ("0x", "0o") else 10) if len(text) < 80 else 2**64
             if abs(whole) < 2**63:
                 return whole
-            self.find("number-too-large", f"{shown} does not fit in 64 bits", mark)
+            help = f"the largest is {2**63 - 1}; with a point or an exponent it is a float"
+            self.find("number-too-large", f"{shown} does not fit in 64 bits", mark, help)
             return 0
         value = float(text)
         if math.isinf(value):
-            self.find("number-too-large", f"{shown} does not fit in a float", mark)
+            help = "the largest is 1.7976931348623157e308"
+            self.find("number-too-large", f"{shown} does not fit in a float", mark, help)
         elif value == 0 and re.search("[1-9]", re.split("[eE]", text)[0]):
-            self.find("number-too-small", f"{shown} is nearer to zero than a float can be", mark)
+            help = "write 0, or 5e-324, the least of all"
+            self.find(
+                "number-too-small", f"{shown} is nearer to zero than a float can be", mark, help
+            )
         return value
 
     def mapping(self, pairs: list[Pair], mark: Mark, flow: bool) -> Mapping:
@@ -373,7 +448,12 @@ class _Composer:
         if self.template:
             return key if isinstance(key, Scalar) else Scalar(_flow(to_python(key)), key.mark)
         if not isinstance(key, Scalar):
-            self.find("key-not-a-word", "a key is one word, not a map or a list", key.mark)
+            self.find(
+                "key-not-a-word",
+                "a key is one word, not a map or a list",
+                key.mark,
+                "write a key for each",
+            )
         elif key.value == "<<" and key.plain:
             self.find(
                 "key-not-a-word", "'<<' does not merge maps here", key.mark, "use 'like' with 'set'"

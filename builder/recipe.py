@@ -12,7 +12,7 @@ from typing import Any
 
 from builder.defaults import without_defaults, write_out
 from builder.edit import Assignment, assign, put
-from builder.errors import Finding, InputError, Mark, RecipeError, Source
+from builder.errors import COMMAND_LINE, Finding, InputError, Mark, RecipeError, Source, applied
 from builder.graph import Filler, Graph
 from builder.index import Index, load_index
 from builder.read import (
@@ -180,23 +180,33 @@ def read_assignment(text: str) -> Assignment:
         raise InputError(
             "not-an-assignment", f"{text!r} is not path=value", "for instance dims.heads=8"
         )
-    source = Source("<command line>", text)
-    read = read_value(value, "<command line>")
-    return Assignment(path.strip(), read, Mark(source, 1, 1, len(text)))
+    source = Source(COMMAND_LINE, text)
+    read = read_value(value, before=f"{path}=")
+    return Assignment(path.strip(), read, Mark(source, 1, 1, len(path)))
 
 
 def _recipe(origin: _Origin, plugins: tuple[Path, ...]) -> Recipe:
-    index = load_index(plugins)
-    page = _based(origin.raw, origin.folder, index, ())
-    findings = []
-    for assignment in origin.settings:
+    name, index = origin.raw.mark.source.name, load_index(plugins)
+    try:
+        page = _set(_based(origin.raw, origin.folder, index, ()), origin.settings, index)
+        meaning = resolve(page, index)
+    except RecipeError as error:
+        raise RecipeError(applied(error.findings, name)) from None
+    meaning = replace(meaning, warnings=tuple(applied(meaning.warnings, name)))
+    return Recipe(origin.text(page), page, meaning, plugins, origin)
+
+
+def _set(page: Mapping, settings: Sequence[Assignment], index: Index) -> Mapping:
+    """The page with each setting made; RecipeError with the faults of them all."""
+    findings: list[Finding] = []
+    for assignment in settings:
         try:
             page = assign(page, assignment, index)
         except RecipeError as error:
             findings += error.findings
     if findings:
         raise RecipeError(findings)
-    return Recipe(origin.text(page), page, resolve(page, index), plugins, origin)
+    return page
 
 
 def _based(page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...]) -> Mapping:
@@ -221,13 +231,22 @@ def _based(page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...]) -
     path = find(Path(normpath(folder / extends.value)))
     if path.resolve() in chain:
         raise RecipeError(
-            [*findings, Finding("extends-cycle", f"{extends.value!r} extends itself", extends.mark)]
+            [
+                *findings,
+                Finding(
+                    "extends-cycle",
+                    f"{extends.value!r} extends itself",
+                    extends.mark,
+                    "name another base",
+                ),
+            ]
         )
     try:
         raw = read_file(path)
     except InputError as error:
+        help = "a base is named from the folder of the page that extends it"
         raise RecipeError(
-            [*findings, Finding("cannot-read", error.message, extends.mark)]
+            [*findings, Finding("cannot-read", error.message, extends.mark, help)]
         ) from None
     base = _based(raw, path.parent, index, (*chain, path.resolve()))
     if "name" in page:

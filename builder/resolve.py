@@ -28,12 +28,18 @@ from builder.expand import (
 )
 from builder.graph import Filler, Graph, Leaf, Node, Stream
 from builder.index import Entry, Index, nearest
+from builder.lints import lints
 from builder.numbers import Number, Numbers, Place, page_dims
 from builder.read import Mapping, Scalar, Value
 from builder.read import Sequence as ValueList
 from builder.wiring import Wiring, without_unread
 
 VERSION = 1
+MISPLACED = {  # what to do about a leaf that something else reaches than it reads
+    "tokens": "put token_embedding before it",
+    "stream": "tokens reach only what stands first",
+    "logits": "put it before lm_head",
+}
 PAGE = ("recipe", "name", "dims", "blocks", "model", "tokenizer", "data", "train")
 
 
@@ -63,7 +69,8 @@ def version_faults(page: Mapping) -> list[Finding]:
         return []
     message, mark = "the page does not say which version of the language it is in", page.mark
     if version is not None:
-        message, mark = "this version of the language is not known", version.mark
+        shown = "this version" if value is None else f"version {value!r}"
+        message, mark = f"{shown} of the language is not known", version.mark
     return [Finding("recipe-version", message, mark, f"write recipe: {VERSION}")]
 
 
@@ -105,10 +112,12 @@ class _Page:
         self._check_unread()
         dims = self._dims()
         for mark, label in self.model.wiring.unread():
-            self.report("unread-label", f"nothing reads label {label!r}", mark, severity="warning")
+            message = f"nothing reads label {label!r}"
+            self.report("unread-label", message, mark, "leave it out", severity="warning")
         raise_all(self.findings)
         name = getattr(self.page.get("name"), "value", "model")
         whole = Graph(items, vocab, context)
+        self.findings += lints(whole)
         return Resolved(
             str(name), whole, dims, tokenizer, data, train, tuple(merged(self.findings))
         )
@@ -122,7 +131,9 @@ class _Page:
                 self.report("unknown-word", message, key.mark, help)
         name = self.page.get("name")
         if name is not None and not isinstance(getattr(name, "value", None), str):
-            self.report("not-a-word", "a name is a word", name.mark)
+            text = getattr(name, "value", None)
+            help = f'write "{text}", in quotes' if text is not None else "for instance name: llama"
+            self.report("not-a-word", "a name is a word", name.mark, help)
         self.findings += version_faults(self.page)
 
     def _blocks(self) -> dict[str, Value]:
@@ -130,7 +141,8 @@ class _Page:
         if blocks is None:
             return {}
         if not isinstance(blocks, Mapping):
-            self.report("not-a-map", "'blocks' is a map of names and nodes", blocks.mark)
+            help = "for instance blocks: {decoder: [...]}"
+            self.report("not-a-map", "'blocks' is a map of names and nodes", blocks.mark, help)
             return {}
         taken = {*self.index.words("node"), *STRUCTURE, "none", "it"}
         for key, _ in blocks:
@@ -179,7 +191,8 @@ class _Page:
             name = str(key.value)
             if name not in self.model.expander.used:
                 message = f"nothing uses block {name!r}"
-                self.report("unused-block", message, key.mark, severity="warning")
+                help = "name it in the model, or leave it out"
+                self.report("unused-block", message, key.mark, help, severity="warning")
                 self.model.expander.node(value, Scope(blocks=(name,)))
 
     def _section(self, kind: str) -> Filler | None:
@@ -276,6 +289,8 @@ class _Model:
                     if end != ends[0][1]:
                         message = f"branch 1 gives {ends[0][1]}, and branch {number} {end}"
                         help = "f(x) + g(x) needs both to be alike"
+                        if end.type == ends[0][1].type == "stream":
+                            help = f"end branch {number} with {{linear: {ends[0][1].dim}}}"
                         self.report("branches-differ", message, item.mark, help)
                 nodes = tuple(node for node, _ in ends)
                 return graph.Parallel(nodes, item.mark), replace(ends[0][1], tap=None)
@@ -319,16 +334,20 @@ class _Model:
     def _compare(self, begin: Stream, end: Stream, what: str, mark: Mark) -> None:
         if begin != end:
             message = f"{what} begins as {begin} and ends as {end}"
-            self.report("branch-changes", message, mark, "it must end as it began")
+            help = "it must end as it began"
+            if begin.type == end.type == "stream":
+                help = f"end it with {{linear: {begin.dim}}}"
+            self.report("branch-changes", message, mark, help)
 
     def _leaf(
         self, item: WrittenLeaf, stream: Stream, name: str, depth: _Depth
     ) -> tuple[Leaf, Stream]:
         before, entry, kind = len(self.findings), item.entry, NODES[item.entry.kind]
         if kind.reads != stream.type and (kind.reads != "any" or stream.type == "tokens"):
-            wanted = "a stream or logits" if kind.reads == "any" else kind.reads
-            message = f"{entry.word!r} reads {wanted}, and {stream} reaches it"
-            self.report("type-mismatch", message, item.mark)
+            wanted = {"any": "a stream or logits", "stream": "a stream"}.get(kind.reads, kind.reads)
+            reaches = "reaches" if stream.type == "stream" else "reach"
+            message = f"{entry.word!r} reads {wanted}, and {stream} {reaches} it"
+            self.report("type-mismatch", message, item.mark, MISPLACED[stream.type])
         width = frozenset(() if kind.reads == "tokens" else ("dim",))
         first = self.firsts.get(item)
         owner = first.weights if first else name

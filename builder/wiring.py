@@ -77,7 +77,7 @@ class Wiring:
                 return None
         if many:  # what arrives here is no source besides itself
             found = [named for named in found if named.edge.source != stream.tap]
-        return tuple(named.edge for named in (found if many else found[-1:]))
+        return tuple(named.edge for named in found)
 
     def unread(self) -> Iterator[tuple[Mark, str]]:
         """The labels that nothing reads."""
@@ -97,7 +97,7 @@ class Wiring:
         if not found:
             self._unknown(label, value.mark)
         if isinstance(tree, Name) or not found:
-            return found
+            return found if many else found[-1:]
         number = Scalar(unparse(tree.args[0]), value.mark)
         at = self.numbers.whole(number, word.place)
         if at is not None and at >= len(found):

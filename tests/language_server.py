@@ -22,7 +22,7 @@ class LanguageServer:
         self.process = subprocess.Popen(
             ["node", str(script), "--stdio"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
-        self.number = 0
+        self.number = self.version = 0
         root = {"rootUri": folder.as_uri(), "capabilities": CLIENT, "processId": None}
         self.ask("initialize", root)
         self.tell("initialized", {})
@@ -37,7 +37,8 @@ class LanguageServer:
     def open(self, page: Path) -> list[str]:
         """Open a page, and give what the server marks in it: ``line:column: message``."""
         self.page = page
-        document = {"uri": page.as_uri(), "languageId": "yaml", "version": 1}
+        self.version += 1  # the server remembers what it has read by it
+        document = {"uri": page.as_uri(), "languageId": "yaml", "version": self.version}
         self.tell("textDocument/didOpen", {"textDocument": document | {"text": page.read_text()}})
         while True:
             told = self.read()

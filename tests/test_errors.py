@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import ast
 import errno
 import json
+import os
+import re
 import sys
 import unicodedata
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import pytest
@@ -12,6 +16,7 @@ from hypothesis import strategies as st
 
 import builder
 from builder import __main__ as program
+from builder import load_recipe
 from builder.errors import (
     Finding,
     InputError,
@@ -19,11 +24,32 @@ from builder.errors import (
     RecipeError,
     Source,
     Stopped,
+    applied,
+    merged,
     raise_all,
+    ranges,
     render,
     show,
 )
 from builder.read import read_file
+
+ROOT = Path(__file__).resolve().parent.parent
+FAULTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("tests/faults/*.yaml"))
+FINDINGS = {"Finding", "report", "_report", "_fault", "_fail", "_tell", "_warning", "find", "stop"}
+ERRORS = {
+    "BuilderError",
+    "DamagedError",
+    "InputError",
+    "NotExportable",
+    "NumbersError",
+    "ResourceError",
+    "Stopped",
+}
+ELSEWHERE = {  # codes that no small faulty file can show, and the tests that do
+    "file-too-large": "test_read.py",
+    "too-many-nodes": "test_read.py",
+}
+COMPUTED = {"no-data"}  # codes that are put together in builder/train.py
 
 
 def finding(line, column=1, width=1, *, severity="error", **more):
@@ -57,6 +83,248 @@ def test_a_message_shows_the_place_the_line_the_notes_and_the_help():
         "   in block 'local'\n"
         "   help: did you mean 'sliding_window'?"
     )
+
+
+# Every code
+
+
+def raised(by, *globs):
+    """The codes that the sources give to the functions of these names."""
+    codes = set()
+    for path in (path for pattern in globs for path in ROOT.glob(pattern)):
+        for node in ast.walk(ast.parse(path.read_text())):
+            match node:
+                case ast.Call(
+                    func=ast.Name(name) | ast.Attribute(attr=name),
+                    args=[ast.Constant(str(code)), *_],
+                ) if name in by:
+                    codes.add(code)
+    return codes
+
+
+def findings_of(source, overrides=()):
+    """What is told of a page: errors, or warnings alone."""
+    try:
+        return list(load_recipe(source, overrides).warnings)
+    except RecipeError as error:
+        return error.findings
+
+
+def test_every_code_of_a_recipe_has_a_fault_file():
+    codes = raised(FINDINGS, "builder/*.py")
+    assert codes == {path.stem for path in FAULTS} | set(ELSEWHERE)
+    for code, test in ELSEWHERE.items():
+        assert code in (ROOT / "tests" / test).read_text()
+
+
+def test_every_code_has_its_line_in_the_docs():
+    codes = raised(FINDINGS | ERRORS, "builder/**/*.py", "hf_bridge/**/*.py") | COMPUTED
+    rows = re.findall(r"^\| `([a-z0-9-]+)` \|", (ROOT / "docs/errors.md").read_text(), re.MULTILINE)
+    assert sorted(rows) == sorted(codes), "one line each"
+
+
+@pytest.mark.parametrize("path", FAULTS, ids=lambda path: path.stem)
+def test_a_fault_is_told_at_its_place_word_for_word(monkeypatch, path):
+    """``UPDATE_SNAPSHOTS=1`` writes what is told beside the fault: read it before you keep it."""
+    monkeypatch.chdir(ROOT)
+    line, column = re.match(r"# expect (\d+):(\d+)\n", path.read_text(errors="replace")).groups()
+    (finding,) = findings_of(path)
+    place = finding.mark
+    assert (finding.code, f"{place.line}:{place.column}") == (path.stem, f"{line}:{column}")
+    snapshot = path.with_suffix(".txt")
+    if os.environ.get("UPDATE_SNAPSHOTS") == "1":
+        snapshot.write_text(render(finding) + "\n")
+    assert render(finding) + "\n" == snapshot.read_text()
+
+
+def test_every_snapshot_has_its_fault():
+    told = {path.stem for path in ROOT.glob("tests/faults/*.txt")}
+    assert told == {path.stem for path in FAULTS}
+
+
+def repairs(finding):
+    """The texts that a help offers in place of what the carets mark."""
+    help = finding.help
+    numbers = re.findall(r"\w+=(\d+)(?= or| would do)", help)
+    words = re.findall(r"did you mean '(.+?)'\?", help)
+    written = re.findall(r"^write (\d+|true|false|\{[^.]*\}|\".*\")(?:$|,| or)", help)
+    rounded = re.findall(r"((?:ceil|floor)\(.*?\)) is \d+", help)
+    return numbers + words + written + rounded
+
+
+def mended(finding, repair):
+    """The text with the marked part replaced."""
+    lines, mark = finding.mark.source.text.split("\n"), finding.mark
+    line, start, stop = lines[mark.line - 1], mark.column - 1, mark.column - 1 + mark.width
+    if line[start - 1 : start] == "{" and repair[:1] == "{":  # the help writes out the whole map
+        start, stop = start - 1, stop + 1
+    lines[mark.line - 1] = line[:start] + repair + line[stop:]
+    return "\n".join(lines).replace("../../recipes", "recipes") + "\n"
+
+
+def test_what_a_help_offers_is_accepted(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    tried = set()
+    for path in FAULTS:
+        for finding in findings_of(path):
+            for repair in repairs(finding):
+                tried.add(path.stem)
+                codes = [other.code for other in findings_of(mended(finding, repair))]
+                assert finding.code not in codes, (path, repair)
+    assert {"bad-value", "check-failed", "missing-space", "not-whole", "unknown-word"} <= tried
+    assert len(tried) >= 12
+
+
+@pytest.mark.parametrize("name", ["llama", "mistral", "gallery/unet", "gallery/shortcut_moe"])
+def test_the_word_that_is_offered_for_a_misspelt_one_is_right(monkeypatch, name):
+    monkeypatch.chdir(ROOT)
+    text = Path(f"recipes/{name}.yaml").read_text()
+    assert not findings_of(text)
+    offered = 0
+    for word in re.finditer(r"\b[a-z_]{5,}\b", text):
+        if "#" in text[text.rfind("\n", 0, word.start()) + 1 : word.start()]:
+            continue
+        wrong = text[: word.start() + 2] + text[word.start() + 3 :]
+        for finding in findings_of(wrong):
+            for repair in repairs(finding):
+                offered += 1
+                assert not findings_of(mended(finding, repair)), (word[0], repair)
+                break
+            break
+    assert offered > 10
+
+
+def test_a_misspelt_dim_is_named_where_it_is_missed():
+    finding = only(PAGE.replace("heads: 4", "headz: 4").replace("heads / 2", "2"))
+    assert finding.message == "'attention' is not given its heads, and dims has none"
+    assert finding.notes[0] == "dims has 'headz', at <text>:2:17"
+
+
+# Where numbers come from
+
+
+PAGE = """\
+recipe: 1
+dims: {dim: 12, heads: 4, ff: 24, vocab: 11, context: 16}
+blocks:
+  full: [{attention: {kv_heads: heads / 2}}, glu]
+  local: {like: full, set: {attention.mask: {sliding_window: 4}}}
+model: [token_embedding, {repeat: 2, pattern: ["local*3", full]}, lm_head]
+"""
+
+
+def only(source, *overrides):
+    (finding,) = findings_of(source, overrides)
+    return finding
+
+
+def told(source, *overrides):
+    finding = only(source, *overrides)
+    return str(finding.mark), finding.mark.text, list(finding.notes)
+
+
+def test_the_caret_stands_under_the_number_that_came_last():
+    place, text, notes = told(PAGE, "dims.heads=3")
+    assert (place, text) == ("<command line>:1:12", "3")
+    assert notes == [
+        "kv_heads = heads / 2 = 1.5 is set at <text>:4:33",
+        "heads is set here, in place of 4 at <text>:2:24",
+        "read by 'attention' at <text>:4:11",
+        "in blocks 'local' and 'full', used by layers 0-7",
+        "applied to <text>",
+    ]
+    place, text, notes = told(PAGE, "blocks.full.attention.kv_heads=3")
+    assert (place, text) == ("<command line>:1:32", "3")
+    assert notes == [
+        "heads=4 is set at <text>:2:24",
+        "kv_heads is set here, in place of heads / 2 at <text>:4:33",
+        "read by 'attention' at <text>:4:11",
+        "in blocks 'local' and 'full', used by layers 0-7",
+        "applied to <text>",
+    ]
+
+
+def test_a_number_in_the_leaf_is_suspected_before_a_dim():
+    assert told(PAGE.replace("heads / 2", "3"))[:2] == ("<text>:4:33", "3")
+
+
+def test_a_dim_is_suspected_where_the_leaf_says_nothing():
+    page = PAGE.replace("{attention: {kv_heads: heads / 2}}", "attention")
+    place, text, notes = told(page.replace("heads: 4", "heads: 5"))
+    assert (place, text) == ("<text>:2:24", "5")
+    assert notes[0] == "dim=12 is the width that reaches 'attention'"
+    assert notes[1] == "read by 'attention' at <text>:4:10"
+
+
+def test_a_default_says_which_file_it_stands_in():
+    finding = only(PAGE.replace("kv_heads: heads / 2", "position: rope"), "dims.heads=12")
+    assert finding.notes[0].startswith(
+        "head_dim = dim / heads = 1 is the default of 'attention' (bl"
+    )
+    assert finding.message.endswith("head_dim=1 * fraction=1 is odd")
+    assert finding.help == "heads=6 would do"
+
+
+def test_a_base_says_who_extends_it_and_a_setting_what_it_replaced(tmp_path):
+    (tmp_path / "base.yaml").write_text(PAGE)
+    child = tmp_path / "child.yaml"
+    child.write_text("recipe: 1\nextends: base.yaml\nset: {dims.heads: 3}\n")
+    place, _, notes = told(child)
+    assert place == f"{child}:3:19"
+    assert f"heads is set here, in place of 4 at {tmp_path}/base.yaml:2:24" in notes
+    child.write_text("recipe: 1\nextends: base.yaml\nset: {dims.ff: 7}\n")
+    (tmp_path / "base.yaml").write_text(PAGE.replace("glu]", "{glu: {biass: true}}]"))
+    finding = only(child)
+    assert finding.notes[-1] == f"which {child} extends"
+
+
+def test_a_fault_behind_an_expression_names_the_dims_that_it_reads():
+    finding = only(PAGE.replace("ff: 24", "ff: wide / 5, wide: 12"))
+    assert finding.message == "dim 'ff' is wide / 5 = 2.4, which is no size"
+    finding = only(PAGE.replace("glu]", "{glu: {ff: hidden / 5}}]").replace("ff: 24", "hidden: 12"))
+    assert finding.message == "ff = hidden / 5 = 2.4 is not a whole number"
+    assert finding.notes[0] == "hidden=12 is set at <text>:2:35"
+    assert finding.help == "ceil(hidden / 5) is 3, floor(hidden / 5) is 2"
+
+
+def test_a_fault_of_each_layer_is_told_once_with_its_layers():
+    finding = only(PAGE.replace("sliding_window", "slidng_window"))
+    assert finding.notes == ("in block 'local', used by layers 0-2, 4-6",)
+
+
+def test_a_list_that_is_too_short_is_told_once():
+    finding = only(PAGE.replace("ff: 24", "ff: [24, 12]"))
+    assert finding.message == "dim 'ff' holds 2 numbers, and the model has 8 layers"
+    assert finding.help == "write 8 numbers, one a layer"
+    assert finding.notes[-1] == "in blocks 'local' and 'full', used by layers 2-7"
+
+
+@given(st.sets(st.integers(0, 40)))
+def test_ranges_say_what_they_hold(numbers):
+    held = []
+    for part in filter(None, ranges(sorted(numbers)).split(", ")):
+        first, _, last = part.partition("-")
+        held += range(int(first), int(last or first) + 1)
+    assert held == sorted(numbers)
+
+
+def test_merging_keeps_every_layer_and_bounds_the_notes():
+    found = [finding("a", notes=(f"note {n}",), layers=(n % 3,)) for n in range(9)]
+    (whole,) = merged([*found, found[0]])
+    assert whole.notes == (
+        *(f"note {n}" for n in range(4)),
+        "and 5 more like these",
+        "in layers 0-2",
+    )
+    assert merged([found[0], finding("b")]) == [found[0], finding("b")]
+
+
+def test_only_a_place_in_another_file_says_which_recipe_is_meant():
+    assert applied([finding("a")], "page.yaml") == [finding("a")]
+    assert applied([finding("a")], "child.yaml")[0].notes == ("which child.yaml extends",)
+
+
+# How it is shown
 
 
 @settings(deadline=None)
@@ -104,6 +372,14 @@ def test_findings_are_sorted_by_place_and_twenty_are_shown():
     assert "fault 20\n" in str(error)
     assert "fault 21\n" not in str(error)
     assert str(error).endswith("... and 10 more")
+
+
+def test_errors_are_shown_before_warnings_if_there_are_too_many():
+    source = Source("page.yaml", "a\n" * 40)
+    warnings = [Finding("w", "w", Mark(source, n, 1), severity="warning") for n in range(1, 31)]
+    shown = show(RecipeError([*warnings, Finding("x", "fault", Mark(source, 40, 1))]))
+    assert "error[x]: fault" in shown
+    assert shown.count("warning[w]") == 19
 
 
 def test_warnings_alone_raise_nothing():
@@ -238,6 +514,8 @@ def test_validate_reports_every_file(monkeypatch, capsys, tmp_path):
         "not-finite",
         "cannot-read",
     }
-    assert set(rows[1]) == {"file", "line", "column", "code", "message", "help", "severity"}
+    told = {"code", "message", "notes", "help", "severity"}
+    assert set(rows[1]) == set(rows[3]) == {"file", "line", "column"} | told
+    assert rows[1]["notes"] == ["the first is at line 1, column 1"]
     assert [rows[1][key] for key in ("file", "line", "column")] == [paths[2], 2, 1]
     assert program.main(["validate", *paths[:2]]) == 0

@@ -44,10 +44,14 @@ def ids_of(recipe, *shape):
 MOE = {"moe": {"expert": ["rmsnorm", "glu"], "router": {"softmax": {"top_k": 2}}, "balance": 0.1}}
 EVERYTHING = recipe_of(
     "token_embedding",
-    {"repeat": 3, "pattern": [LOCAL, {"residual": MOE}]},
+    {"repeat": 3, "pattern": [{"residual": LOCAL}, {"residual": MOE}]},
+    "layernorm",
     {"lm_head": {"tie": True}},
     {"softcap": 5.0},
     experts=5,
+)
+NORMED = recipe_of(
+    "token_embedding", "mlp", "layernorm", {"layernorm": {"weight": False}}, "lm_head"
 )
 SHARED = recipe_of(
     "token_embedding",
@@ -89,6 +93,7 @@ def test_costs_of_a_recipe_are_those_of_its_model(recipe, length):
 
 @given(recipe=recipes(), length=st.integers(1, 12), dtype=st.sampled_from(sorted(DTYPES)))
 @example(recipe=EVERYTHING, length=7, dtype="bf16")
+@example(recipe=NORMED, length=3, dtype="bf16")
 @example(recipe=SHARED, length=4, dtype="fp32")
 @example(recipe=WIRED, length=9, dtype="bf16")
 def test_memory_of_a_recipe_is_that_of_its_training_step(recipe, length, dtype):

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import re
-from pathlib import Path
-
 import pytest
 
 from builder import load_recipe
-from builder.errors import RecipeError, render
+from builder.errors import RecipeError
 from builder.graph import Chain, Layer, Leaf, Parallel, Residual, leaves
 
-ROOT = Path(__file__).resolve().parent.parent
-FAULTS = sorted((ROOT / "tests" / "faults").glob("*.yaml"))
-REPORTS = {"Finding", "report", "_report", "_fault", "_fail", "find", "stop"}
-ELSEWHERE = {  # codes that no small faulty file can show, and the tests that do
-    "unused-block": "test_resolve.py",  # a warning
-    "file-too-large": "test_read.py",
-    "too-many-nodes": "test_read.py",
-}
 DIMS = {"dim": 8, "heads": 2, "ff": 12, "vocab": 11, "context": 16}
 
 
@@ -34,40 +22,7 @@ def refused(*model, blocks=None, **dims):
     return caught.value
 
 
-# Faults
-
-
-@pytest.mark.parametrize("path", FAULTS, ids=lambda path: path.stem)
-def test_fault_is_told_by_its_place_and_code(path):
-    line, column = re.match(r"# expect (\d+):(\d+)\n", path.read_text(errors="replace")).groups()
-    findings = findings_of(path)
-    told = [(f"{f.mark.line}:{f.mark.column}", f.code) for f in findings]
-    assert told == [(f"{line}:{column}", path.stem)]
-    severity = findings[0].severity
-    assert f"{path}:{line}:{column}: {severity}[{path.stem}]: " in render(findings[0])
-
-
-def findings_of(path):
-    """What is told of a page: errors, or warnings alone."""
-    try:
-        return load_recipe(path).warnings
-    except RecipeError as error:
-        return error.findings
-
-
-def test_every_code_has_a_fault_file():
-    codes = set()
-    for path in ROOT.glob("builder/*.py"):
-        for node in ast.walk(ast.parse(path.read_text())):
-            match node:
-                case ast.Call(
-                    func=ast.Name(name) | ast.Attribute(attr=name),
-                    args=[ast.Constant(str(code)), *_],
-                ) if name in REPORTS:
-                    codes.add(code)
-    assert codes == {path.stem for path in FAULTS} | set(ELSEWHERE)
-    for code, test in ELSEWHERE.items():
-        assert code in (ROOT / "tests" / test).read_text()
+# Faults (each code's own: test_errors.py)
 
 
 def test_every_finding_is_told_at_once_in_file_order():

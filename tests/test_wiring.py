@@ -60,6 +60,12 @@ def test_a_label_means_its_nearest_earlier_place():
     assert edges(graph, "source") == [Edge("stream", 0), Edge("stream", 1)]
 
 
+def test_only_the_place_that_is_meant_must_be_alike():
+    wide = [{"linear": 4}, {"glu": {}, "as": "a"}, {"linear": 8}]
+    graph = graph_of(*wide, {"glu": {}, "as": "a"}, {"add": "a"})
+    assert edges(graph, "source") == [Edge("stream", 0)]
+
+
 def test_a_number_means_that_place_counted_from_the_first():
     second = {"repeat": 2, "block": [{"add": "skip(layers - 1 - layer)"}, {"residual": "mlp"}]}
     graph = graph_of(HALVES, second)

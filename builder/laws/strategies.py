@@ -314,7 +314,7 @@ def _item(draw: Draw, where: Where) -> Written:
         case "skip":
             label = LABELS[within.depth]  # what lies between labels nothing alike
             begin = {"residual": _branch(draw, within), "as": label}
-            return [begin, _item(draw, within), {"add": label}]
+            return [begin, _item(draw, replace(within, blocks=())), {"add": label}]
         case "lent":
             return _lent(draw, within)
         case "block":

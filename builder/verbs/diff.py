@@ -55,11 +55,13 @@ class Prices:
     rows: dict[str, tuple[Number, Number]]
 
     def title(self, key: str) -> str:
-        told = {"flops_per_token": f"over {self.length}", "cache_bytes": f"at {self.length}"}
-        kept = f", {self.dtype}" if key.startswith("cache") else ""
-        return (
-            f"{key.replace('_', ' ').replace('flops', 'FLOPs')} {told.get(key, '')}".strip() + kept
-        )
+        """A row's name, with the length and the dtype that it goes by."""
+        where = {
+            "flops_per_token": f" over {self.length} tokens",
+            "cache_bytes_per_token": f", {self.dtype}",
+            "cache_bytes": f" at {self.length} tokens, {self.dtype}",
+        }
+        return key.replace("_", " ").replace("flops", "FLOPs") + where.get(key, "")
 
 
 def price(first: Recipe, second: Recipe) -> Prices:

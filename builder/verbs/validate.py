@@ -57,11 +57,8 @@ def rows(path: Path, error: BuilderError | None) -> list[dict[str, Any]]:
         return [row(finding) for finding in error.findings]
     if error is None:
         return []
-    place = {"file": str(path), "line": None, "column": None}
-    return [
-        place
-        | {"code": error.code, "message": error.message, "help": error.help, "severity": "error"}
-    ]
+    told = {"code": error.code, "message": error.message, "notes": [], "help": error.help}
+    return [{"file": str(path), "line": None, "column": None, **told, "severity": "error"}]
 
 
 def row(finding: Finding) -> dict[str, Any]:
@@ -72,6 +69,7 @@ def row(finding: Finding) -> dict[str, Any]:
         "column": mark.column,
         "code": finding.code,
         "message": finding.message,
+        "notes": list(finding.notes),
         "help": finding.help,
         "severity": finding.severity,
     }
