@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -132,7 +133,8 @@ class Entry:
 
     @property
     def summary(self) -> str:
-        return self.doc.partition("\n")[0].partition("Source:")[0].strip()
+        """The docstring's first paragraph, in one line."""
+        return " ".join(re.split(r"\n\s*\n|Shapes:|Source:", self.doc)[0].split())
 
     @property
     def source(self) -> str:

@@ -254,7 +254,7 @@ def _spines(branches: Sequence[Piece]) -> tuple[list[float], float]:
     spines, x = [], 0.0
     for branch in branches:
         spines.append(x + branch.left)
-        x += branch.left + BESIDE
+        x += branch.left + branch.right + BESIDE
     return spines, x - BESIDE
 
 

@@ -351,12 +351,7 @@ def _hover(word: str, schema: Schema) -> Schema:
 
 def _told(entry: Entry, schema: Schema) -> Schema:
     """A schema with what a class says of itself."""
-    return {**schema, "description": _summary(entry), "markdownDescription": _page_of(entry)}
-
-
-def _summary(entry: Entry) -> str:
-    """The first paragraph of a docstring, whole."""
-    return " ".join(re.split(r"\n\s*\n|Shapes:|Source:", entry.doc)[0].split())
+    return {**schema, "description": entry.summary, "markdownDescription": _page_of(entry)}
 
 
 def _page_of(entry: Entry) -> str:

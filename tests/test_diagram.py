@@ -212,7 +212,7 @@ def test_a_picture_without_references_has_no_dashed_line():
         ({"attention": {"qk_norm": "rmsnorm"}}, "heads 2 · causal · qk_norm rmsnorm"),
         ({"attention": {"bias": True}}, "heads 2 · causal · bias"),
         ({"glu": {"act": "relu"}}, "ff 24 · relu"),
-        ({"mlp": {"bias": False}}, "ff 24 · gelu · no bias"),
+        ({"mlp": {"bias": False, "ff": 64}}, "ff 64 · gelu · no bias"),  # though 4 * dim is 64
         ({"layernorm": {"eps": 1e-6}}, "eps 1e-6"),
     ],
 )

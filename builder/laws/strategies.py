@@ -92,21 +92,25 @@ def pages(draw: Draw, max_layers: int = 3, max_dim: int = 16, plugins: Sequence[
     head = _leaf(draw, where, ends, lambda node: _ends(grammar, node, width))
     model = [start, *body, head, *_on_logits(draw, where)]
     page = {"recipe": 1, "dims": dict(grammar.dims), "blocks": blocks, "model": model}
-    return _mixed(draw, page, index)
+    return _mixed(draw, page)
 
 
-def _mixed(draw: Draw, page: Page, index: Index) -> Page:
+def _mixed(draw: Draw, page: Page) -> Page:
     """The page, or one that gathers before its head what all nodes of a label gave."""
     if draw(st.integers(0, 3)):
         return page
     *before, last = page["model"]
     reader = draw(st.sampled_from([{"mix": "near"}, {"add": "far"}]))
     other = {**page, "model": [*before, reader, last]}
+    return other if _resolves(other) else page
+
+
+def _resolves(page: Page) -> bool:
     try:
-        load_recipe(other)
+        load_recipe(page)
     except RecipeError:
-        return page
-    return other
+        return False
+    return True
 
 
 @st.composite
@@ -127,7 +131,9 @@ def swaps(draw: Draw, /, **limits: Any) -> tuple[Recipe, Recipe]:
     grammar = Grammar(_index(()), page["dims"])
     before = tuple(page["blocks"])[: list(page["blocks"]).index(name)]
     new = _branch(draw, Where(grammar, grammar.dims["dim"], blocks=before))
-    return load_recipe(page), load_recipe(page | {"blocks": page["blocks"] | {name: new}})
+    other = page | {"blocks": page["blocks"] | {name: new}}
+    assume(_resolves(other))  # it may have borne a label that is read further on
+    return load_recipe(page), load_recipe(other)
 
 
 @cache
