@@ -19,9 +19,9 @@ class Attention(nn.Module):
     Shapes: ``(B, T, dim) -> (B, T, dim)``.  ``kv_heads = heads`` is MHA, ``1`` is MQA, between lies
     GQA: query head ``h`` reads key head ``h // (heads / kv_heads)``.  Caches the keys (rotated) and
     values of every visible position.  ``scale`` none is ``1 / sqrt(head_dim)``; ``softcap`` bounds
-    the scores by ``cap * tanh(score / cap)``.  ``kv_from`` reads an earlier attention's keys, values
-    and cache; ``value_from`` adds an earlier one's values to its own, both weighed by learned
-    numbers, one half at first.
+    the scores by ``cap * tanh(score / cap)``.  ``kv_from`` reads an earlier attention's keys and
+    values, and its cache; ``value_from`` adds an earlier one's values to its own, both weighed by
+    learned numbers, one half at first.
     Source: Vaswani et al. 2017, arXiv:1706.03762; GQA: Ainslie et al. 2023, arXiv:2305.13245;
     softcap: Gemma 2, arXiv:2408.00118; qk_norm: Dehghani et al. 2023, arXiv:2302.05442; kv_from:
     Brandon et al. 2024, arXiv:2405.12981; value_from: Zhou et al. 2024, arXiv:2410.17897.

@@ -15,6 +15,10 @@ class may also say, as plain literals that are read without importing torch:
 - ``inner = "dim / streams"``: the width that a joiner's body meets, if not ``dim``; ``outer``: that
   which a leaf gives.
 
+An instance may say ``by_data``, True if its forward asks what its data are: where only costs are
+asked it is set False, and any choice of as many will do; and ``active``, the share of its stacked
+parameters that one token uses.
+
 ``forward`` takes the stream, and by name whatever it asks for: ``call``, ``cache`` (its own state),
 ``lend`` (a dict to put what it lends into), each of its references (a tensor, what was lent, or a
 list of tensors), and a joiner its ``body``.

@@ -20,7 +20,6 @@ from builder.expressions import names as names_in
 from builder.graph import Edge, Filler, Node, Stream
 from builder.index import (
     REQUIRED,
-    ROOT,
     Entry,
     Index,
     MakerDefault,
@@ -56,19 +55,12 @@ class Word:
     @property
     def place(self) -> Place:
         """Where an expression under it is read."""
-        reader = self.entry.word, self.mark
-        return Place(self.layer, self.layers, self.known, self.origins, reader=reader)
+        return self.argument("")
 
     def argument(self, name: str) -> Place:
         """The place of an expression for one of its arguments."""
-        return replace(self.place, name=name)
-
-    @property
-    def default(self) -> str:
-        """What a message says of an argument that is not written."""
-        path = self.entry.path
-        path = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-        return f"the default of {self.entry.word!r} ({path}:{self.entry.line})"
+        reader = self.entry.word, self.mark
+        return Place(self.layer, self.layers, self.known, self.origins, name, reader)
 
 
 @dataclass
@@ -92,7 +84,7 @@ class Arguments:
     def fill(self, word: Word, skipped: frozenset[str] = frozenset()) -> None:
         """Read every argument into ``word.known``, but for those that the parent gives."""
         if "dim" in skipped:
-            word.origins["dim"] = Origin(says=f"the width that reaches {word.entry.word!r}")
+            word.origins["dim"] = Origin(entry=word.entry, reaches=True)
         for parameter in word.entry.parameters:
             if parameter.name not in skipped:
                 word.known[parameter.name] = self._argument(parameter, word)
@@ -189,7 +181,7 @@ class Arguments:
         if parameter.role == "size" and (found := self.numbers.dim(parameter.name, place)):
             return self._dim(parameter.name, *found, word)
         expression = getattr(parameter.default, "expression", None)
-        word.origins[parameter.name] = Origin(says=word.default, expression=expression)
+        word.origins[parameter.name] = Origin(entry=word.entry, expression=expression)
         return self._default(parameter, word)
 
     def _dim(self, name: str, written: Value, number: int | float | None, word: Word) -> Any:

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from collections.abc import Mapping as MappingType
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
 
+from builder.budget import MAX_NESTED, Budget, too_deep
 from builder.errors import Finding, Mark, RecipeError
 from builder.index import Entry, Index, MakerDefault, Parameter, nearest
 from builder.read import Mapping, Scalar, Sequence, Value
@@ -41,13 +42,15 @@ class Assignment:
     mark: Mark
 
 
-def assign(page: Mapping, assignment: Assignment, index: Index) -> Mapping:
-    """The page with one value changed.  RecipeError ``path-not-found`` or ``path-ambiguous`` if it
-    names nothing.
+def assign(
+    page: Mapping, assignment: Assignment, index: Index, budget: Budget | None = None
+) -> Mapping:
+    """The page with one value changed, within a budget for them all.  RecipeError
+    ``path-not-found`` or ``path-ambiguous`` if it names nothing.
     """
     blocks = page.get("blocks")
     named = {str(k.value): v for k, v in blocks} if isinstance(blocks, Mapping) else {}
-    return Editor(index, named, assignment.mark).page(
+    return Editor(index, named, assignment.mark, budget=budget or Budget()).page(
         page, assignment.path.split("."), assignment.value
     )
 
@@ -62,6 +65,7 @@ class Editor:
     blocks: MappingType[str, Value]
     mark: Mark | None = None
     through: frozenset[str] = frozenset()  # the blocks whose copies are being made
+    budget: Budget = field(default_factory=Budget)
 
     def page(self, page: Mapping, words: list[str], new: Value) -> Mapping:
         head, rest = words[0], words[1:]
@@ -112,14 +116,11 @@ class Editor:
                 )
             places = places if which == "all" else [places[int(which) - 1]]
         elif len(places) > 1:
-            choices = ", ".join(
-                f"{word}.{i + 1} ({place_mark(value, p)})" for i, p in enumerate(places)
-            )
-            self._fail(
-                "path-ambiguous",
-                f"{word!r} stands {len(places)} times",
-                f"{choices}; {word}.all is every one",
-            )
+            shown = [f"{word}.{i + 1} ({place_mark(value, p)})" for i, p in enumerate(places[:9])]
+            shown += ["..."] if len(places) > len(shown) else []
+            message = f"{word!r} stands {len(places)} times"
+            help = f"{', '.join(shown)}; {word}.all is every one"
+            self._fail("path-ambiguous", message, help)
         for place in places:
             value = _update(value, place, lambda old: self._at(old, word, rest, new))
         return value
@@ -147,6 +148,8 @@ class Editor:
             self._fail("unknown-word", f"{word!r} is not a block", help, name.mark)
         if word in self.through:
             self._fail("block-cycle", f"block {word!r} is like itself", mark=name.mark)
+        if len(self.through) == MAX_NESTED // 2:  # each is looked through, and then changed
+            raise RecipeError([too_deep(name.mark)])
         return replace(self, through=self.through | {word})
 
     def _through_like(self, value: Mapping, words: list[str], new: Value) -> Mapping:
@@ -164,6 +167,7 @@ class Editor:
         """Where a word stands in a node: through lists, branches and copies, but not through a
         block's name.
         """
+        self.budget.step(self.mark or value.mark)
         match value:
             case Scalar():
                 if value.value == word:
@@ -295,7 +299,7 @@ class Editor:
 def _word_within(path: Mark, word: str) -> Mark:
     """The place of one word of a path."""
     words = path.text.split(".")
-    if word not in words:
+    if not word or word not in words:
         return path
     before = sum(len(other) + 1 for other in words[: words.index(word)])
     return replace(path, column=path.column + before, width=len(word))

@@ -14,6 +14,7 @@ from functools import cached_property
 
 SHOWN = 20  # findings; past them a reader mends the first ones and runs again
 NOTES = 5  # of one finding; a dim may be read in a hundred places
+LONGEST = 1000  # characters of a message, which may quote a word of any length
 SPAN = 96  # columns of the user's line that are shown
 COMMAND_LINE = "<command line>"
 
@@ -197,15 +198,17 @@ def render(finding: Finding, *, colour: bool = False) -> str:
     mark = finding.mark
     head, *rest = _told(
         f"{finding.severity}[{finding.code}]",
-        finding.message,
-        finding.help,
+        _brief(finding.message),
+        _brief(finding.help),
         finding.severity,
         colour,
     )
     line = mark.source.lines[mark.line - 1] if mark.line <= len(mark.source.lines) else ""
     text, carets = _window(line, mark.column - 1, mark.width)
     quoted = [f"{mark.line:>4} | {text}", f"{'':>4} | {carets}"] if line.strip() else []
-    return "\n".join([f"{mark}: {head}", *quoted, *(f"   {note}" for note in finding.notes), *rest])
+    return "\n".join(
+        [f"{mark}: {head}", *quoted, *(f"   {_brief(note)}" for note in finding.notes), *rest]
+    )
 
 
 def _told(label: str, message: str, help: str, severity: str, colour: bool) -> list[str]:
@@ -213,6 +216,12 @@ def _told(label: str, message: str, help: str, severity: str, colour: bool) -> l
         label = f"{RED if severity == 'error' else YELLOW}{label}{PLAIN}"
     aid = f"{CYAN}help:{PLAIN}" if colour else "help:"
     return [f"{label}: {message}", *([f"   {aid} {help}"] if help else [])]
+
+
+def _brief(text: str) -> str:
+    """A text as a terminal shows it, without the middle of a word that has no end."""
+    text = _visible(text)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}…{text[-LONGEST // 2 :]}"
 
 
 def _place(finding: Finding) -> tuple[str, int, int]:

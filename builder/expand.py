@@ -15,6 +15,7 @@ from itertools import takewhile
 from typing import TypeAlias
 
 from blocks.kinds import NODES
+from builder.budget import MAX_FAULTS, MAX_NESTED, MAX_TIMES, Budget, too_deep
 from builder.edit import Editor
 from builder.errors import Finding, Mark, RecipeError
 from builder.expressions import ARITY
@@ -31,7 +32,6 @@ STRUCTURE = {
 }
 NOTHING = "nothing at all is: none"
 CYCLE = "take its name out of there; repeat makes copies"
-MAX_TIMES, MAX_LEAVES = 10_000, 100_000
 TIMES = re.compile(r"\s*(\w+)\s*\*\s*(.+)")
 WORD = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # a block's name, or a label
 
@@ -168,8 +168,10 @@ class Expander:
     index: Index
     count: Callable[[Value], int | None]  # a whole number, or a finding and None
     findings: list[Finding]
-    leaves: int = 0
+    budget: Budget = field(default_factory=Budget)
     used: set[str] = field(default_factory=set)  # the blocks that something names
+    depth: int = 0  # of the node that is being expanded
+    told: set[Finding] = field(default_factory=set)  # a block's fault comes up wherever it is used
 
     def model(self, value: Value) -> tuple[Written, ...]:
         """A whole model, its layers found."""
@@ -177,6 +179,16 @@ class Expander:
 
     def node(self, value: Value, scope: Scope) -> tuple[Written, ...]:
         """The items that a node stands for; ``none`` stands for no items."""
+        self.budget.step(value.mark)
+        if self.depth == MAX_NESTED:
+            raise RecipeError([*self.findings, too_deep(value.mark)])
+        self.depth += 1
+        try:
+            return self._items(value, scope)
+        finally:
+            self.depth -= 1
+
+    def _items(self, value: Value, scope: Scope) -> tuple[Written, ...]:
         match value:
             case Sequence(items=()):
                 return self._fault("empty-list", "an empty list is not a node", value.mark, NOTHING)
@@ -190,15 +202,19 @@ class Expander:
 
     def leaf(self, entry: Entry, value: Value | None, mark: Mark, scope: Scope) -> WrittenLeaf:
         """A leaf with its options under it, or its one value."""
-        self.leaves += 1
-        if self.leaves > MAX_LEAVES:
-            message = f"the model has more than {MAX_LEAVES:,} leaves"
-            raise RecipeError([*self.findings, Finding("too-many-nodes", message, mark)])
+        self.budget.leaf(mark)
         unasked = () if NODES[entry.kind].reads == "tokens" else ("dim",)  # the width it meets
         return WrittenLeaf(entry, given(entry, value, self.findings, unasked), mark, scope.blocks)
 
     def _fault(self, code: str, message: str, mark: Mark, help: str = "") -> tuple[Written, ...]:
-        self.findings.append(Finding(code, message, mark, help))
+        return self._found([Finding(code, message, mark, help)])
+
+    def _found(self, faults: list[Finding]) -> tuple[Written, ...]:
+        """Faults leave nothing in their place; after very many the rest is not looked at."""
+        self.told.update(faults)
+        self.findings.extend(faults)
+        if len(self.told) > MAX_FAULTS:
+            raise RecipeError(self.findings)
         return ()
 
     def _words(self) -> list[str]:
@@ -236,7 +252,9 @@ class Expander:
         if name not in scope.shared:
             return self.node(self.blocks[name], inside)
         made = scope.shared[name]
-        if not made:
+        if made:
+            self.budget.leaf(mark, sum(1 for _ in written_leaves(made[0])))
+        else:
             made.append(self.node(self.blocks[name], inside))
         return made[0]
 
@@ -325,10 +343,9 @@ class Expander:
             return self._fault("block-cycle", f"block {name.value!r} is like itself", mark, CYCLE)
         self.used.add(str(name.value))
         try:
-            copy = Editor(self.index, self.blocks).like(value)
+            copy = Editor(self.index, self.blocks, budget=self.budget).like(value)
         except RecipeError as error:
-            self.findings.extend(error.findings)
-            return ()
+            return self._found(error.findings)
         return self.node(copy, replace(scope, blocks=(*scope.blocks, str(name.value))))
 
     def _repeat(self, value: Mapping, scope: Scope) -> tuple[Written, ...]:
@@ -341,7 +358,10 @@ class Expander:
         shared, all_shared = self._shared(value.get("share"))
         scope = replace(scope, shared={**scope.shared, **{name: [] for name in shared}})
         if all_shared:
-            return tuple(self._entries(entries, scope)) * times
+            once = tuple(self._entries(entries, scope))
+            more = max(0, times - 1) * sum(1 for _ in written_leaves(once))
+            self.budget.leaf(value.mark, more)
+            return once * times
         return tuple(item for _ in range(times) for item in self._entries(entries, scope))
 
     def _shared(self, value: Value | None) -> tuple[list[str], bool]:
@@ -391,6 +411,10 @@ class Expander:
             name, count = counted.groups()
             number = Scalar(int(count) if re.fullmatch("[0-9]+", count) else count, entry.mark)
             entries += [Scalar(name, entry.mark)] * self._times(number)
+            if len(entries) > MAX_TIMES:
+                message = f"a pattern of {len(entries)} entries is more than {MAX_TIMES:,}"
+                self._fault("too-many-nodes", message, value.mark, "repeat a shorter one")
+                return []
         return entries
 
     def _times(self, value: Value, unknown: int = 1) -> int:
@@ -400,7 +424,8 @@ class Expander:
         """
         times = self.count(value)
         if times is not None and times > MAX_TIMES:
-            self._fault("too-many-nodes", f"{times} times is more than {MAX_TIMES:,}", value.mark)
+            message = f"{times} times is more than {MAX_TIMES:,}"
+            self._fault("too-many-nodes", message, value.mark, "repeat it less often")
             times = None
         return unknown if times is None else times
 

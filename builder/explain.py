@@ -31,7 +31,7 @@ from builder.graph import (
     leaves,
 )
 from builder.index import ROOT, Entry, Index, SizeDefault, load_index
-from builder.measure import Costs, LeafCosts, gives, total
+from builder.measure import Costs, LeafCosts, total
 from builder.recipe import Recipe
 
 TREE, WIDTHS = 36, 15
@@ -169,7 +169,7 @@ class Layout:
         if costs.cache_bytes and not costs.cache_bytes_per_token:
             notes.append(f"remembers {costs.cache_bytes:,} B a sequence, however long")
         text = LAYER.sub("", leaf.name)
-        return Row(depth, text, f"{before} → {gives(leaf)}", (costs,), tuple(notes))
+        return Row(depth, text, f"{before} → {leaf.out}", (costs,), tuple(notes))
 
     # Totals
 
@@ -215,7 +215,7 @@ class Layout:
         used = {(e.kind, e.word): e for leaf in leaves(self.recipe.graph) for e in self.words(leaf)}
         for entry in used.values():
             yield f"{entry.word}, {place(entry)}"
-            yield _paragraph(formula(entry), "  ")
+            yield _paragraph(_plain(entry.summary), "  ")
             if entry.source:
                 yield _paragraph(_plain(entry.source), "  ")
 
@@ -275,11 +275,6 @@ def _under(block: Leaf | Filler, index: Index) -> Any:
     return {block.word: next(iter(given.values())) if lone else given} if given else block.word
 
 
-def formula(entry: Entry) -> str:
-    """The first paragraph of a block's docstring."""
-    return _plain(entry.doc.partition("\n\n")[0].partition("Source:")[0])
-
-
 def place(entry: Entry) -> str:
     """The file of a block and its line; ours from the root of the program."""
     own = entry.path.is_relative_to(ROOT)
@@ -314,10 +309,10 @@ def _json_node(own: LeafCosts, costs: Costs, index: Index) -> dict[str, Any]:
         "word": leaf.word,
         "layer": own.layer,
         "weights": leaf.weights,
-        "formula": formula(entry),
+        "formula": _plain(entry.summary),
         "source": _plain(entry.source),
         "file": place(entry),
-        "shape": {"reads": ["B", "T", *reads], "gives": ["B", "T", gives(leaf)]},
+        "shape": {"reads": ["B", "T", *reads], "gives": ["B", "T", leaf.out]},
         "options": options(leaf, index),
         **_numbers((own,), costs),
     }

@@ -36,8 +36,8 @@ class Leaf:
 
     ``name`` is the first part of its parameters' names (``layers.3.attention``); ``weights`` is the
     name of the leaf whose parameters it uses, which is its own unless they are shared.  ``dim`` is
-    the width that reaches it, ``out`` the width it gives.  ``options`` holds values, sizes and
-    options in signature order.
+    the width that reaches it, ``out`` the width it gives: of logits, how many.  ``options`` holds
+    values, sizes and options in signature order.
     """
 
     word: str

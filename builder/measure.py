@@ -222,12 +222,6 @@ def places(graph: Graph) -> Iterator[tuple[int | None, Leaf]]:
             yield (item.index if isinstance(item, Layer) else None), leaf
 
 
-def gives(leaf: Leaf) -> int:
-    """The width of what a leaf gives: of logits, how many."""
-    logits = NODES[leaf.kind].gives == "logits"
-    return int(dict(leaf.options).get("vocab", leaf.out) if logits else leaf.out)  # type: ignore[arg-type]
-
-
 def stand_ins(every: Sequence[Leaf]) -> list[int]:
     """For each leaf the number of the one that is run for it: another if enough are alike."""
     lent = {edge.source for leaf in every for edge in _edges(leaf)}
@@ -360,7 +354,7 @@ class Meter:
         if NODES[leaf.kind].reads == "tokens":
             dtype = next(self.model.parameters()).dtype
             return torch.empty(*x.shape, leaf.out, dtype=dtype, device=META, requires_grad=True)
-        return _widened(x, gives(leaf))
+        return _widened(x, leaf.out)
 
 
 def _widened(x: Tensor, width: int) -> Tensor:
@@ -378,7 +372,7 @@ def no_ids(*shape: int) -> Tensor:
 
 def measure_memory(recipe: Recipe, length: int, batch: int, dtype: str) -> Memory:
     """What a training step over ``(batch, length)`` tokens keeps, as it would on a CPU."""
-    model = shapes_alone(recipe, torch.float32).train()
+    model = shapes_alone(recipe, torch.float32)
     as_on_cpu = _LayerNormOfCPU()  # type: ignore[no-untyped-call]
     with FakeTensorMode(), as_on_cpu, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of how fast a run would be, which never happens

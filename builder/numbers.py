@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
 from typing import NoReturn, TypeAlias
@@ -57,18 +58,19 @@ class Numbers:
     findings: list[Finding]
     read: set[str] = field(default_factory=set)
     base: Source | None = None  # of the page under all that extends and sets
+    values: dict[object, Number] = field(default_factory=dict)  # of dims, by how they are read
 
     def number(self, value: Value, place: Place = NOWHERE) -> Number | None:
         """A number, or an expression's value; else a finding, and None."""
         try:
-            return self._value(value, place)
+            return self._outermost(lambda: self._value(value, place), value, place)
         except _Fault:
             return None
 
     def whole(self, value: Value, place: Place = NOWHERE, at_least: int = 0) -> int | None:
         """A whole number; else a finding, and None."""
         try:
-            number = self._value(value, place)
+            number = self._outermost(lambda: self._value(value, place), value, place)
             if isinstance(number, int) and number >= at_least:
                 return number
         except _Fault:
@@ -101,9 +103,17 @@ class Numbers:
             return None
         _, value = self.dims[name]
         try:
-            return value, self._dim(name, (), place, value)
+            number = self._outermost(lambda: self._dim(name, (), place, value), value, place)
+            return value, number
         except _Fault:
             return value, None
+
+    def _outermost(self, number: Callable[[], Number], value: Value, place: Place) -> Number:
+        try:
+            return number()
+        except RecursionError:
+            message = "the dims that this follows from are defined by each other too often"
+            self._fail("too-deep", message, value.mark, place, "give some of them a number")
 
     def _fail(self, code: str, message: str, mark: Mark, place: Place, help: str = "") -> NoReturn:
         reader = place.read_here if place.through else ()
@@ -153,6 +163,14 @@ class Numbers:
 
     def _dim(self, name: str, args: tuple[Number, ...], place: Place, reader: Value) -> Number:
         self.read.add(name)
+        key = name, args, place.layer, place.layers
+        if key not in self.values:
+            self.values[key] = self._dim_value(name, args, place, reader)
+        return self.values[key]
+
+    def _dim_value(
+        self, name: str, args: tuple[Number, ...], place: Place, reader: Value
+    ) -> Number:
         if name in place.through:
             cycle = " -> ".join([*place.through[place.through.index(name) :], name])
             message = f"dim {name!r} is defined by itself: {cycle}"

@@ -10,6 +10,7 @@ from typing import Any
 from builder.errors import COMMAND_LINE, Mark, Source
 from builder.expressions import ExpressionError, evaluate, parse
 from builder.expressions import names as names_in
+from builder.index import ROOT, Entry
 from builder.read import Scalar, Sequence, Value
 
 SHOWN = 32  # characters of an expression, or of what was overridden
@@ -18,14 +19,16 @@ TRIED = 64  # numbers on either side, to name one that would do
 
 @dataclass(frozen=True)
 class Origin:
-    """Where an argument's value comes from: what was written for it, or else what ``says`` so.
+    """Where an argument's value comes from: what was written for it, or else the ``entry`` whose
+    default it is, or that it ``reaches`` as the width of the stream.
 
     ``expression`` is a default that follows from other arguments; ``dim`` is set if what was
     written is a dim, and not in the leaf itself.
     """
 
     value: Value | None = None
-    says: str = ""
+    entry: Entry | None = None
+    reaches: bool = False
     expression: str | None = None
     dim: bool = False
 
@@ -154,10 +157,18 @@ def brief(number: object) -> str:
 
 def _source(origin: Origin) -> str:
     if origin.value is None:
-        return origin.says
+        assert origin.entry is not None, origin
+        return _unwritten(origin.entry, origin.reaches)
     place = origin.value.mark
     where = "on the command line" if place.source.name == COMMAND_LINE else f"at {place}"
     return f"set {where}{in_place(origin.value)}"
+
+
+def _unwritten(entry: Entry, reaches: bool) -> str:
+    if reaches:
+        return f"the width that reaches {entry.word!r}"
+    path = entry.path.relative_to(ROOT) if entry.path.is_relative_to(ROOT) else entry.path
+    return f"the default of {entry.word!r} ({path}:{entry.line})"
 
 
 def _cut(text: str) -> str:

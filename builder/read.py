@@ -104,10 +104,9 @@ def read_file(path: Path, *, template: bool = False) -> Mapping:
     try:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise InputError(
-            "cannot-read", f"cannot read {str(path)!r}: {error.strerror or error}"
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError("cannot-read", f"cannot read {str(path)!r}: {reason}") from None
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

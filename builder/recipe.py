@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Sequence
 from collections.abc import Mapping as MappingType
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from os.path import normpath
 from pathlib import Path
 from typing import Any
 
+from builder.budget import MAX_FAULTS, MAX_NESTED, Budget
 from builder.defaults import without_defaults, write_out
 from builder.edit import Assignment, assign, put
 from builder.errors import COMMAND_LINE, Finding, InputError, Mark, RecipeError, Source, applied
@@ -168,7 +169,10 @@ def load_recipe(
 def find(path: Path) -> Path:
     """A recipe's path: as given, else beside the installed package."""
     beside = Path(__file__).parent.parent / path
-    return beside if not path.exists() and not path.is_absolute() and beside.exists() else path
+    try:
+        return beside if not path.exists() and not path.is_absolute() and beside.exists() else path
+    except OSError:  # no name of a file: reading it says why
+        return path
 
 
 def read_assignment(text: str) -> Assignment:
@@ -188,7 +192,9 @@ def read_assignment(text: str) -> Assignment:
 def _recipe(origin: _Origin, plugins: tuple[Path, ...]) -> Recipe:
     name, index = origin.raw.mark.source.name, load_index(plugins)
     try:
-        page = _set(_based(origin.raw, origin.folder, index, ()), origin.settings, index)
+        budget = Budget()
+        page = _based(origin.raw, origin.folder, index, (), budget)
+        page = _set(page, origin.settings, index, budget)
         meaning = resolve(page, index)
     except RecipeError as error:
         raise RecipeError(applied(error.findings, name)) from None
@@ -196,20 +202,38 @@ def _recipe(origin: _Origin, plugins: tuple[Path, ...]) -> Recipe:
     return Recipe(origin.text(page), page, meaning, plugins, origin)
 
 
-def _set(page: Mapping, settings: Sequence[Assignment], index: Index) -> Mapping:
-    """The page with each setting made; RecipeError with the faults of them all."""
-    findings: list[Finding] = []
+def _real(path: Path) -> Path:
+    """Where a path leads; the path itself if it leads nowhere, as reading it will say."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError, ValueError):
+        return path
+
+
+def _set(
+    page: Mapping,
+    settings: Iterable[Assignment],
+    index: Index,
+    budget: Budget,
+    findings: Sequence[Finding] = (),
+) -> Mapping:
+    """The page with each setting made; RecipeError with the faults of them all, after these."""
+    found = list(findings)
     for assignment in settings:
         try:
-            page = assign(page, assignment, index)
+            page = assign(page, assignment, index, budget)
         except RecipeError as error:
-            findings += error.findings
-    if findings:
-        raise RecipeError(findings)
+            found += error.findings
+        if len(found) > MAX_FAULTS:
+            break
+    if found:
+        raise RecipeError(found)
     return page
 
 
-def _based(page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...]) -> Mapping:
+def _based(
+    page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...], budget: Budget
+) -> Mapping:
     """A page with its base's page under it: the base's settings first, then its own, in written
     order.
     """
@@ -229,7 +253,7 @@ def _based(page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...]) -
     if not isinstance(extends, Scalar) or not isinstance(extends.value, str):
         raise RecipeError([*findings, Finding("bad-value", "'extends' names a file", extends.mark)])
     path = find(Path(normpath(folder / extends.value)))
-    if path.resolve() in chain:
+    if _real(path) in chain:
         raise RecipeError(
             [
                 *findings,
@@ -248,18 +272,17 @@ def _based(page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...]) -
         raise RecipeError(
             [*findings, Finding("cannot-read", error.message, extends.mark, help)]
         ) from None
-    base = _based(raw, path.parent, index, (*chain, path.resolve()))
+    if len(chain) == MAX_NESTED:
+        message = f"more than {MAX_NESTED} pages extend each other"
+        help = "write the settings of some on one page"
+        raise RecipeError([*findings, Finding("too-deep", message, extends.mark, help)])
+    base = _based(raw, path.parent, index, (*chain, _real(path)), budget)
     if "name" in page:
         base = put(base, "name", page["name"])
     if settings is not None and not isinstance(settings, Mapping):
         findings.append(
             Finding("not-a-map", "'set' takes a map of paths and values", settings.mark)
         )
-    for key, value in settings if isinstance(settings, Mapping) else ():
-        try:
-            base = assign(base, Assignment(str(key.value), value, key.mark), index)
-        except RecipeError as error:
-            findings += error.findings
-    if findings:
-        raise RecipeError(findings)
-    return base
+    entries = settings if isinstance(settings, Mapping) else ()
+    own = (Assignment(str(key.value), value, key.mark) for key, value in entries)
+    return _set(base, own, index, budget, findings)

@@ -10,6 +10,7 @@ from typing import Any
 from blocks.kinds import NODES
 from builder import graph, naming
 from builder.arguments import FAULTY, Arguments, Word
+from builder.budget import MAX_FAULTS
 from builder.errors import Finding, Mark, merged, raise_all
 from builder.expand import (
     STRUCTURE,
@@ -240,6 +241,7 @@ class _Model:
         self.wiring = Wiring(numbers, findings)
         self.arguments = Arguments(index, numbers, findings, self._held, self.wiring.edges)
         self.firsts: dict[WrittenLeaf, Leaf] = {}  # its first place, which has the weights
+        self.told: set[Finding] = set()  # the faults of all layers so far, each once
         self.embedding: Leaf | None = None
         self.last: tuple[Leaf, Entry] | tuple[None, None] = None, None  # the leaf just resolved
 
@@ -257,12 +259,16 @@ class _Model:
                 before = len(self.findings)
                 body, stream = self._chain(item.items, stream, names, _Depth(layer, depth))
                 self._found_in(before, layers=(layer,))
+                self.told.update(self.findings[before:])
+                if len(self.told) > MAX_FAULTS:
+                    break  # each layer has faults of its own: more would only echo
                 nodes.append(graph.Layer(layer, body))
                 layer += 1
             else:
                 node, stream = self._node(item, stream, names, _Depth(None, depth))
                 nodes.append(node)
-        return without_unread(tuple(nodes)), stream
+        whole = tuple(nodes)
+        return (without_unread(whole) if self.wiring.taps else whole), stream
 
     def _chain(
         self, items: Sequence[Written], stream: Stream, names: Iterator[str], depth: _Depth
@@ -358,16 +364,15 @@ class _Model:
         options = tuple((p.name, known[p.name]) for p in entry.parameters)
         out = self._width(entry.outer, known, item.mark)
         if out is None:
-            out = next(
-                (known[n] for n in ("out", "dim") if isinstance(known.get(n), int)), stream.dim
-            )
+            names_out = ("vocab",) if kind.gives == "logits" else ("out", "dim")
+            out = next((known[n] for n in names_out if isinstance(known.get(n), int)), stream.dim)
         leaf = Leaf(entry.word, entry.kind, options, name, owner, stream.dim, out, item.mark)
         self._check_shared(leaf, self.firsts.setdefault(item, leaf), item)
         self._check_tie(leaf, known)
         self._found_in(before, blocks=item.blocks)
         self.last = leaf, entry
         gives = stream.type if kind.gives == "any" else kind.gives
-        return leaf, Stream(gives, known.get("vocab", out) if gives == "logits" else out)
+        return leaf, Stream(gives, out)
 
     def _check_shared(self, leaf: Leaf, first: Leaf, item: WrittenLeaf) -> None:
         """Leaves that share their weights must agree on every number that shapes them."""
@@ -403,9 +408,9 @@ class _Model:
         for tap in written_taps(items):
             message = "a label in an expert would name some tokens, and not others"
             self.report("expert-mixes", message, tap.mark, "label what holds the experts")
-        if not items:
-            if len(self.findings) == before:
-                self.report("bad-value", "nothing at all is not an expert", value.mark)
+        if not items and len(self.findings) == before:
+            self.report("bad-value", "nothing at all is not an expert", value.mark)
+        if not items or len(self.findings) > before:
             return None
         names = (f"{word.known['name']}.{name}" for name in naming.name_body(items))
         stream = Stream("stream", word.known["dim"])

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from blocks.kinds import KINDS, NODES
+from builder.budget import MAX_TIMES
 from builder.edit import SECTIONS
-from builder.expand import MAX_TIMES, STRUCTURE, TIMES
+from builder.expand import STRUCTURE, TIMES
 from builder.expand import WORD as A_WORD
 from builder.expressions import ARITY, MAX_LENGTH
 from builder.index import REQUIRED, Entry, Index, MakerDefault, Parameter, SizeDefault, Type

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from builder.arguments import FAULTY, Word
+from builder.budget import Budget
 from builder.errors import Finding, Mark
 from builder.expressions import Call, Expression, ExpressionError, Name, parse, unparse
 from builder.graph import NODE, Chain, Edge, Filler, Leaf, Node, Stream, Tap
@@ -35,6 +36,7 @@ class Wiring:
     marks: dict[Mark, str] = field(default_factory=dict)  # of every label, read or not
     read: set[str] = field(default_factory=set)
     taps: int = 0
+    budget: Budget = field(default_factory=Budget)
 
     def report(self, code: str, message: str, mark: Mark, help: str) -> None:
         self.findings.append(Finding(code, message, mark, help))
@@ -62,6 +64,7 @@ class Wiring:
         found = self._found(value, word, many)
         if not found:
             return None
+        self.budget.edge(value.mark, len(found) if many else 1)
         if port != "stream":
             leaf = self._lender(found[-1], value, word, port)
             return None if leaf is None else (Edge(port, leaf.name),)

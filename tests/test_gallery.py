@@ -37,7 +37,7 @@ def test_recipe_says_its_paper_and_fits_a_page(path):
 @pytest.mark.parametrize("path", GALLERY, ids=lambda path: path.stem)
 def test_recipe_is_of_laptop_size(path):
     model = build(load_recipe(path), device="meta")
-    assert sum(parameter.numel() for parameter in model.parameters()) < 3_000_000
+    assert sum(parameter.numel() for parameter in model.parameters()) < 4_000_000
 
 
 @pytest.mark.slow

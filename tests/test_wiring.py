@@ -115,6 +115,11 @@ def test_two_labels_on_one_place_are_one_tap():
 ALIKE = {"residual": "glu", "as": "a"}
 
 
+def test_a_place_with_two_labels_is_tapped_once():
+    graph = graph_of({"like": "f", "as": "b"}, {"add": "a"}, {"add": "b"}, blocks={"f": ALIKE})
+    assert [item.number for item in _walk(graph) if isinstance(item, Tap)] == [0]
+
+
 def test_taps_are_numbered_in_order_of_execution():
     graph = graph_of(
         *[{"residual": "glu", "as": name} for name in "abc"], {"add": "c"}, {"add": "a"}
@@ -135,6 +140,12 @@ def test_the_names_of_labels_take_no_part():
     ours = recipe_of("token_embedding", {"glu": {}, "as": "a"}, {"add": "a"}, "lm_head")
     theirs = recipe_of("token_embedding", {"glu": {}, "as": "skip"}, {"add": "skip"}, "lm_head")
     assert ours.graph == theirs.graph and ours.hash == theirs.hash
+
+
+def test_the_resolved_page_keeps_labels_and_what_they_mean():
+    nodes = ({"lerp": "glu", "as": "a"}, {"residual": "mlp", "as": "b"}, {"add": "a"})
+    recipe = recipe_of("token_embedding", *nodes, "lm_head")
+    assert load_recipe(recipe.resolved).graph == recipe.graph
 
 
 # What is read
@@ -282,6 +293,19 @@ def test_hyper_with_one_static_stream_is_a_residual():
 
 def hyper(node, **options):
     return {"hyper": node, "dynamic": False, **options}
+
+
+def test_hyper_reads_at_first_the_stream_that_it_is_told():
+    model = build(
+        recipe_of(
+            "token_embedding",
+            {"open_streams": 3},
+            hyper("glu", streams=3, first=4),
+            {"sum_streams": 3},
+            "lm_head",
+        )
+    )
+    assert model.layers[0].hyper_around_glu.read.tolist() == [0, 1, 0]
 
 
 def test_hyper_reads_and_writes_the_streams_by_its_weights():

@@ -320,7 +320,8 @@ def _item(draw: Draw, where: Where) -> Written:
         case "skip":
             label = LABELS[within.depth]  # what lies between labels nothing alike
             begin = {"residual": _branch(draw, within), "as": label}
-            return [begin, _item(draw, replace(within, blocks=())), {"add": label}]
+            node = [begin, _item(draw, replace(within, blocks=())), {"add": label}]
+            return node if where.accepts(node) else "none"  # what it names may be nothing
         case "lent":
             return _lent(draw, within)
         case "block":
