@@ -176,6 +176,7 @@ class Layout:
     def totals(self) -> Iterator[str]:
         """Everything that the table rounds, in full, and what each number means."""
         costs, memory = self.costs, self.costs.memory
+        assert memory is not None, "a page tells of training"
         parameters = {
             "in all": costs.parameters,
             "active: those that one token uses": costs.active_parameters,
@@ -284,6 +285,7 @@ def place(entry: Entry) -> str:
 def as_json(recipe: Recipe, costs: Costs) -> dict[str, Any]:
     """The page for machines: numbers in full, None for what is unknown, one node for each leaf."""
     index, memory = load_index(recipe.plugins), costs.memory
+    assert memory is not None, "a page tells of training"
     parts = ("weights", "gradients", "optimizer", "activations", "total")
     totals = {
         **_numbers((*costs.leaves,), costs),

@@ -86,7 +86,7 @@ class Costs:
     batch: int
     dtype: str
     leaves: tuple[LeafCosts, ...]
-    memory: Memory
+    memory: Memory | None  # None if no training was looked into
 
     @property
     def parameters(self) -> int:
@@ -137,13 +137,18 @@ def total(parts: Iterable[int | None]) -> int | None:
 
 
 def measure(
-    recipe: Recipe, length: int | None = None, batch: int = 1, dtype: str | None = None
+    recipe: Recipe,
+    length: int | None = None,
+    batch: int = 1,
+    dtype: str | None = None,
+    *,
+    training: bool = True,
 ) -> Costs:
     """What a recipe's model costs, nothing allocated.
 
     ``length`` is the context if not given; ``dtype``, as ``train`` names it (its own if not given),
-    is that of the cache, and of what a training step computes.  InputError if the model cannot read
-    so many tokens.
+    is that of the cache, and of what a training step computes; without ``training`` what a step
+    costs is not looked into, and unknown.  InputError if the model cannot read so many tokens.
     """
     length = recipe.graph.context if length is None else length
     dtype = str(recipe.train["dtype"]) if dtype is None else dtype
@@ -155,8 +160,8 @@ def measure(
         length,
         batch,
         dtype,
-        tuple(_measured(model, recipe.graph, length)),
-        measure_memory(recipe, length, batch, dtype),
+        tuple(_measured(model, recipe.graph, length, training)),
+        measure_memory(recipe, length, batch, dtype) if training else None,
     )
 
 
@@ -174,7 +179,7 @@ def choose_evenly(model: nn.Module) -> None:
             module.by_data = False  # type: ignore[assignment]
 
 
-def _measured(model: Model, graph: Graph, length: int) -> Iterator[LeafCosts]:
+def _measured(model: Model, graph: Graph, length: int, training: bool) -> Iterator[LeafCosts]:
     meter = Meter(model, [leaf for _, leaf in places(graph)])
     counts = count_parameters(meter.modules)
     prefill = meter.prefill(length)
@@ -182,7 +187,8 @@ def _measured(model: Model, graph: Graph, length: int) -> Iterator[LeafCosts]:
     caches = zip(meter.cache_bytes(), meter.fixed(), strict=True)
     first = [0 if fixed else bytes for bytes, fixed in caches]
     decode = meter.decode(length)
-    last, train = meter.cache_bytes(), meter.train(length)
+    last = meter.cache_bytes()
+    train = meter.train(length) if training else [None] * len(prefill)
     own = zip(prefill, decode, train, first, last, strict=True)
     for (layer, leaf), count, costs in zip(places(graph), counts, own, strict=True):
         yield LeafCosts(leaf, layer, *count, *costs)

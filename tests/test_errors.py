@@ -324,6 +324,60 @@ def test_only_a_place_in_another_file_says_which_recipe_is_meant():
     assert applied([finding("a")], "child.yaml")[0].notes == ("which child.yaml extends",)
 
 
+# Lints
+
+
+def warned(*model, **dims):
+    page = {
+        "recipe": 1,
+        "dims": {"dim": 8, "heads": 2, "ff": 12, "vocab": 11, "context": 16} | dims,
+        "model": ["token_embedding", *model, "lm_head"],
+    }
+    return [w.code for w in load_recipe(page).warnings if w.code not in ("unread-dim",)]
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/**/*.yaml")), ids=lambda path: path.stem)
+def test_no_recipe_of_ours_is_warned_of(path):
+    assert not load_recipe(path).warnings
+
+
+@pytest.mark.parametrize(
+    ("model", "codes"),
+    [
+        ([{"residual": ["rmsnorm", "glu"]}], []),
+        ([{"residual": ["rmsnorm", {"scale": 2.0}]}], ["idle-branch"]),
+        ([{"residual": {"parallel": ["rmsnorm", "attention"]}}], []),
+        ([{"residual": {"residual": "glu"}}], []),
+        ([{"lerp": "rmsnorm"}, "glu"], ["idle-branch"]),
+        ([{"glu": {}, "as": "s"}, {"residual": {"add": "s"}}], []),
+        ([{"repeat": 3, "block": {"residual": "rmsnorm"}}, "glu"], ["idle-branch"]),
+        (["layernorm", {"residual": ["rmsnorm", "glu"]}], []),
+        ([{"residual": "glu"}, "rmsnorm", {"residual": "glu"}, "rmsnorm"], []),
+        (["glu", "rmsnorm", "rmsnorm", "layernorm"], ["double-norm", "double-norm"]),
+        ([{"residual": ["glu", "rmsnorm", "rmsnorm"]}], ["double-norm"]),
+        ([{"repeat": 2, "block": ["rmsnorm", "glu", "rmsnorm"]}], ["double-norm"]),
+        (["glu", {"rmsnorm": {}, "as": "s"}, "rmsnorm", {"add": "s"}], []),
+        ([{"attention": {"mask": {"sliding_window": 16}}}], []),
+        ([{"attention": {"mask": {"sliding_window": 17}}}], ["wide-window"]),
+    ],
+)
+def test_a_lint_tells_what_is_probably_not_meant_and_nothing_else(model, codes):
+    assert warned(*model) == codes
+
+
+def test_a_window_is_measured_against_the_context_in_every_layer():
+    window = {"attention": {"mask": {"sliding_window": "8 * (layer + 1)"}}}
+    (warning,) = findings_of(
+        {
+            "recipe": 1,
+            "dims": {"dim": 8, "heads": 2, "vocab": 11, "context": 16},
+            "model": ["token_embedding", {"repeat": 3, "block": window}, "lm_head"],
+        }
+    )
+    assert warning.message == "a sliding_window of 24 is wider than context=16"
+    assert warning.layers == (2,)
+
+
 # How it is shown
 
 

@@ -298,3 +298,10 @@ def test_what_the_first_of_many_pays_for_all_is_counted_once(plugin):
         "token_embedding", {"repeat": 4, "block": "once"}, "lm_head", plugins=[plugin]
     )
     assert [c.prefill for c in measure(recipe, 4).leaves[1:-1]] == [2 * 8 * 4 * 4, 0, 0, 0]
+
+
+def test_without_training_all_else_is_as_it_was():
+    full, some = measure(EVERYTHING), measure(EVERYTHING, training=False)
+    assert some.memory is None and some.train is None
+    fields = ("parameters", "active_parameters", "prefill", "decode", "cache_bytes")
+    assert all(getattr(some, name) == getattr(full, name) for name in fields)

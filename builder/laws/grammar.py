@@ -62,9 +62,23 @@ class Grammar:
     def entries(self, *, reads: str, gives: str) -> list[Entry]:
         """The nodes of a type; those of any type are of each."""
         kinds = [kind for kind, node in NODES.items() if (node.reads, node.gives) == (reads, gives)]
-        kinds += ["map"] if reads == gives else []
+        kinds += ["map"] if reads == gives != "any" else []
         found = (e for e in self.index if e.kind in kinds and not (e.joins or _needs_label(e)))
         return sorted(found, key=lambda entry: entry.word)
+
+    def widths(self) -> list[int]:
+        """Widths that a stream may change to."""
+        return [n * int(self.dims["heads"]) for n in (2, 4, 6)]
+
+    def changing_width(self) -> list[Entry]:
+        """The leaves of one value that give another width than they meet."""
+        entries = self.entries(reads="any", gives="any")
+        return [e for e in entries if e.outer or any(p.name == "out" for p in e.parameters)]
+
+    def width_after(self, node: Written, width: int) -> int | None:
+        """The width of what a node gives; None where it is refused."""
+        resolved = self.resolved([*self.start(width), node, "lm_head"])
+        return None if resolved is None else _head(resolved).dim
 
     def joiners(self) -> list[Entry]:
         """The ways round a branch."""

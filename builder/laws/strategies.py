@@ -55,12 +55,12 @@ class Where:
     def accepts(self, node: Written) -> bool:
         return self.expert(node) if self.expert else self.grammar.keeps(node, self.width)
 
-    def wide(self, width: int) -> Where:
-        """The place within ``[{linear: width}, ..., back]``."""
+    def between(self, opened: Written, closed: Written, width: int) -> Where:
+        """The place within ``[opened, ..., closed]``, where the stream has another width."""
         if self.expert is None:
             return replace(self, width=width, blocks=())
-        there, back = {"linear": width}, {"linear": self.width}
-        return replace(self, width=width, expert=lambda node: self.accepts([there, node, back]))
+        expert = self.expert
+        return replace(self, width=width, expert=lambda node: expert([opened, node, closed]))
 
 
 def recipes(
@@ -310,23 +310,43 @@ def _item(draw: Draw, where: Where) -> Written:
         case "none":
             return "none"
         case "wide":
-            width = draw(st.sampled_from([n * where.grammar.dims["heads"] for n in (2, 4, 6)]))
-            return [{"linear": width}, *_branch(draw, within.wide(width)), {"linear": where.width}]
+            return _widened(draw, within)
         case "copies":
             times, share = draw(st.integers(1, 2)), _share(draw, where, ())
             return {"residual": {"repeat": times, "block": _branch(draw, within), **share}}
         case "joined":
             return _joined(draw, within)
         case "skip":
-            label = LABELS[within.depth]  # what lies between labels nothing alike
-            begin = {"residual": _branch(draw, within), "as": label}
-            node = [begin, _item(draw, replace(within, blocks=())), {"add": label}]
+            label, inside = (
+                LABELS[within.depth],
+                replace(within, blocks=()),
+            )  # no label alike inside
+            begin = {"residual": _branch(draw, inside), "as": label}
+            node = [begin, _item(draw, inside), {"add": label}]
             return node if where.accepts(node) else "none"  # what it names may be nothing
         case "lent":
             return _lent(draw, within)
         case "block":
             return draw(st.sampled_from(where.blocks))
     return _like(draw, where)
+
+
+def _widened(draw: Draw, where: Where) -> Written:
+    """A branch of another width, between a leaf that leads there and one that leads back."""
+    grammar, changing = where.grammar, where.grammar.changing_width()
+    entry = draw(st.sampled_from(changing))
+    value = draw(st.sampled_from([2, 3] if entry.outer else grammar.widths()))
+    opened: Written = {entry.word: value}
+    width = grammar.width_after(opened, where.width)
+    if width is None:
+        return "none"
+    values = (where.width, value, width // where.width)
+    closers = [{entry.word: back} for entry in changing for back in values]
+    backs = [closed for closed in closers if where.accepts([opened, closed])]
+    if not backs:
+        return "none"
+    closed = draw(st.sampled_from(backs))
+    return [opened, *_branch(draw, where.between(opened, closed, width)), closed]
 
 
 def _joined(draw: Draw, where: Where) -> Written:
@@ -403,7 +423,7 @@ def _body(draw: Draw, where: Where, max_layers: int) -> tuple[list[Written], int
         body.append(_item(draw, replace(where, depth=0)))
     if draw(st.integers(0, 3)):
         return body, where.width
-    width = draw(st.sampled_from([n * where.grammar.dims["heads"] for n in (2, 4, 6)]))
+    width = draw(st.sampled_from(where.grammar.widths()))
     after = replace(where, width=width, depth=1, blocks=())
     return [*body, {"linear": width}, *_branch(draw, after)], width
 

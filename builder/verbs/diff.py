@@ -69,7 +69,9 @@ def price(first: Recipe, second: Recipe) -> Prices:
     from builder.measure import measure  # torch loads here
 
     length, dtype = min(first.graph.context, second.graph.context), str(first.train["dtype"])
-    ours, theirs = (measure(recipe, length, dtype=dtype) for recipe in (first, second))
+    ours, theirs = (
+        measure(recipe, length, dtype=dtype, training=False) for recipe in (first, second)
+    )
     rows: dict[str, tuple[Number, Number]] = {
         "parameters": (ours.parameters, theirs.parameters),
         "active_parameters": (ours.active_parameters, theirs.active_parameters),
