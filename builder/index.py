@@ -21,7 +21,6 @@ from blocks.kinds import KINDS, NODES
 from builder.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-LONGEST = 64  # characters of a word whose neighbours are looked for
 SAID = (
     "checks",
     "output",
@@ -210,8 +209,6 @@ def nearest(word: str, words: Iterable[str]) -> str | None:
     """The word that was probably meant."""
     from difflib import get_close_matches  # only a mistake pays for it
 
-    if len(word) > LONGEST:
-        return None
     return next(iter(get_close_matches(word, list(words), n=1)), None)
 
 

@@ -324,6 +324,17 @@ def test_only_a_place_in_another_file_says_which_recipe_is_meant():
     assert applied([finding("a")], "child.yaml")[0].notes == ("which child.yaml extends",)
 
 
+def test_a_path_is_marked_at_the_word_that_finds_nothing():
+    for path, column, text in (
+        ("blocks.full.atention.bias", 13, "atention"),
+        ("blocks.full.attention.biass", 23, "biass"),
+        (".full", 1, ".full"),
+        ("blokcs.full", 1, "blokcs"),
+    ):
+        place, marked, _ = told(PAGE, f"{path}=1")
+        assert (place, marked) == (f"<command line>:1:{column}", text)
+
+
 # Lints
 
 

@@ -27,6 +27,7 @@ NAMES = ("first", "second", "third")
 LABELS = ("near", "far")
 CONTEXT = 40
 LEAVES = 40
+NARROWEST = 2  # a norm of one number is its sign, or nothing
 
 
 def _show(recipe: Recipe, printer: Any, cycle: bool) -> None:
@@ -338,7 +339,7 @@ def _widened(draw: Draw, where: Where) -> Written:
     value = draw(st.sampled_from([2, 3] if entry.outer else grammar.widths()))
     opened: Written = {entry.word: value}
     width = grammar.width_after(opened, where.width)
-    if width is None:
+    if width is None or width < NARROWEST:
         return "none"
     values = (where.width, value, width // where.width)
     closers = [{entry.word: back} for entry in changing for back in values]
@@ -363,7 +364,7 @@ def _joined(draw: Draw, where: Where) -> Written:
     probe = where.grammar.resolved([*where.grammar.start(where.width), layer, "lm_head"])
     assert probe is not None, options
     inner = next(leaf.dim for leaf in leaves(probe.graph) if leaf.word == "rmsnorm")
-    if inner != where.width and where.expert is not None:
+    if inner < NARROWEST or (inner != where.width and where.expert is not None):
         return "none"
     if inner != where.width:
         where = replace(where, width=inner, blocks=())
