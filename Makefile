@@ -30,8 +30,8 @@ test: $(INSTALLED)  ## everything that CI runs
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2
 
-prove: $(INSTALLED)  ## the laws over many more recipes: hours, or HYPOTHESIS_EXAMPLES=200 a law
-	HYPOTHESIS_PROFILE=prove $(BIN)/pytest -q -n 2 tests/test_laws.py
+prove: $(INSTALLED)  ## the laws over many more recipes, and more faulty ones: hours, or HYPOTHESIS_EXAMPLES=200
+	HYPOTHESIS_PROFILE=prove $(BIN)/pytest -q -n 2 tests/test_laws.py tests/test_fuzz.py
 
 examples: $(INSTALLED)  ## every command of the README, every recipe
 	$(BIN)/pytest -q tests/test_readme.py tests/test_recipes.py

@@ -22,8 +22,8 @@ class Rope(nn.Module):
     """
 
     checks = {
-        "head_dim * fraction % 2 == 0": "rotary pairs need an even number of components, "
-        "and head_dim={head_dim} * fraction={fraction} is odd",
+        "head_dim * fraction % 2 == 0": "rotary pairs need an even number of components, which "
+        "head_dim={head_dim} * fraction={fraction} is not",
         "0 < fraction and fraction <= 1": "fraction={fraction} is not above 0 and up to 1",
     }
     bias = None

@@ -293,7 +293,7 @@ class Arguments:
         if isinstance(value, Mapping) and len(value) == 1:
             key, under = value.entries[0]
         if not isinstance(key, Scalar):
-            message = f"a {type.slot} is one word, or one word with its options"
+            message = f"{_a(type.slot)} is one word, or one word with its options"
             words = self.index.words(type.slot)
             self.report("not-a-filler", message, value.mark, f"{type.slot}: {', '.join(words)}")
             return None, None, value.mark
@@ -302,11 +302,15 @@ class Arguments:
             return self.index.filler(type.slot, str(key.value)), under, key.mark
         near = nearest(str(key.value), words)
         legal = f"{type.slot}: " + ", ".join([*words, *["none"] * type.optional])
-        message = f"{quoted(key)} is not a {type.slot}"
+        message = f"{quoted(key)} is not {_a(type.slot)}"
         self.report(
             "unknown-word", message, key.mark, f"did you mean {near!r}? {legal}" if near else legal
         )
         return None, None, key.mark
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
 def _holds(check: str, known: MappingType[str, Any]) -> bool:

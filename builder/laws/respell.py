@@ -109,7 +109,7 @@ class _Speller:
     def entry(self, entry: Any) -> Any:
         if isinstance(entry, str) and "*" in entry:
             name, times = entry.split("*")
-            return f"{NEW_NAMES[name]}*{times}"
+            return f"{NEW_NAMES.get(name, name)}*{times}"  # none may be repeated too
         return self.node(entry)
 
     def copies(self, entry: Any) -> list[Any]:
