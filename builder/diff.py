@@ -14,7 +14,7 @@ from difflib import SequenceMatcher
 from itertools import chain, groupby
 from typing import TypeAlias
 
-from builder.diagram import caption, follows, taps, told
+from builder.captions import caption, follows, told
 from builder.fold import LAYER, shape
 from builder.graph import (
     NODE,
@@ -31,6 +31,7 @@ from builder.graph import (
     Tap,
     Value,
     leaves,
+    taps,
 )
 from builder.index import Entry, Index, SizeDefault, load_index
 from builder.recipe import Recipe

@@ -13,8 +13,8 @@ from typing import Any
 import yaml
 
 from blocks.kinds import NODES
+from builder.captions import follows
 from builder.defaults import without_defaults
-from builder.diagram import follows
 from builder.fold import LAYER, Folded, Repeat, fold
 from builder.graph import (
     Chain,

@@ -165,3 +165,18 @@ def leaves(node: Node | Graph) -> Iterator[Leaf]:
         case Parallel():
             for branch in node.branches:
                 yield from leaves(branch)
+
+
+def taps(node: Node | Graph) -> Iterator[int]:
+    """The numbers of the taps in a node, in order of execution."""
+    match node:
+        case Tap():
+            yield node.number
+        case Residual() | Layer() | Joined():
+            yield from taps(node.body)
+        case Chain() | Graph():
+            for item in node.items:
+                yield from taps(item)
+        case Parallel():
+            for branch in node.branches:
+                yield from taps(branch)

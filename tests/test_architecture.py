@@ -99,7 +99,15 @@ def test_tests_and_runs_are_never_imported():
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["list"], ["list", "attention"], ["validate", "recipes/llama.yaml"]]
+    "argv",
+    [
+        ["--help"],
+        ["list"],
+        ["list", "attention"],
+        ["validate", "recipes/llama.yaml"],
+        ["diagram", "recipes/llama.yaml"],
+        ["schema"],
+    ],
 )
 def test_what_needs_no_model_loads_no_torch(argv):
     assert not {"torch", "transformers", "numpy"} & loaded_by(*argv)

@@ -14,12 +14,12 @@ from hypothesis import given
 
 from builder import load_recipe
 from builder.__main__ import main
-from builder.diagram import view
+from builder.drawing.layout import MARGIN, SMALL, WORD, picture, text_width
+from builder.drawing.mermaid import mermaid
+from builder.drawing.svg import svg
+from builder.drawing.view import view
 from builder.graph import leaves
 from builder.laws.strategies import recipes
-from builder.layout import MARGIN, SMALL, WORD, picture, text_width
-from builder.mermaid import mermaid
-from builder.svg import svg
 from tests.commands import python
 
 ROOT = Path(__file__).parent.parent

@@ -21,9 +21,9 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from builder.diagram import view
-    from builder.mermaid import mermaid
-    from builder.svg import svg
+    from builder.drawing.mermaid import mermaid
+    from builder.drawing.svg import svg
+    from builder.drawing.view import view
 
     shown = view(load(args))
     text = svg(shown) if args.format == "svg" else mermaid(shown)

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 from math import hypot
 from xml.sax.saxutils import escape
 
-from builder.diagram import View
-from builder.layout import LINE, SMALL, WORD, Box, Picture, Point, Wire, picture
+from builder.drawing.layout import LINE, SMALL, WORD, Box, Picture, Point, Wire, picture
+from builder.drawing.view import View
 from builder.spell import spell_all
 
 FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"

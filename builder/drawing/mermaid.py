@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from builder.diagram import Source, View
+from builder.drawing.layout import LEAF, wrapped
+from builder.drawing.svg import FILLS
+from builder.drawing.view import Source, View
 from builder.fold import Folded, Repeat
 from builder.graph import NODE, Chain, Joined, Layer, Leaf, Node, Parallel, Residual, Tap
-from builder.layout import LEAF, wrapped
 from builder.spell import spell
-from builder.svg import FILLS
 
 
 def mermaid(view: View) -> str:

@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
-from builder.diagram import Caption, Link, Source, View
+from builder.captions import Caption
+from builder.drawing.view import Link, Source, View
 from builder.fold import Folded, Repeat
 from builder.graph import NODE, Chain, Joined, Layer, Leaf, Node, Parallel, Residual, Tap
 from builder.spell import spans

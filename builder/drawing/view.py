@@ -4,32 +4,16 @@ across depth.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeAlias
 
 from blocks.kinds import NODES
-from builder.expressions import evaluate, names, parse
+from builder.captions import Caption, caption
 from builder.fold import Folded, Repeat, fold
-from builder.graph import (
-    NODE,
-    Chain,
-    Edge,
-    Filler,
-    Graph,
-    Joined,
-    Layer,
-    Leaf,
-    Node,
-    Parallel,
-    Residual,
-    Tap,
-    Value,
-    leaves,
-)
-from builder.index import Entry, Index, Parameter, SizeDefault, load_index
+from builder.graph import Edge, Graph, Layer, Leaf, leaves, taps
+from builder.index import Index, load_index
 from builder.recipe import Recipe
 
 Source: TypeAlias = int | str  # a tap's number, or a leaf's name
@@ -42,17 +26,6 @@ class Link:
     source: Source
     reader: str
     option: str
-
-
-@dataclass(frozen=True)
-class Caption:
-    """What is written of a leaf: its word with its lone value, and what else matters of it."""
-
-    word: str
-    details: tuple[str, ...] = ()
-
-    def with_detail(self, *details: str) -> Caption:
-        return replace(self, details=(*self.details, *details))
 
 
 @dataclass(frozen=True)
@@ -134,21 +107,6 @@ def _unfolded(items: tuple[Folded, ...]) -> Iterator[Layer]:
             yield item
 
 
-def taps(node: Node | Graph) -> Iterator[int]:
-    """The numbers of the taps in a node, in order of execution."""
-    match node:
-        case Tap():
-            yield node.number
-        case Residual() | Layer() | Joined():
-            yield from taps(node.body)
-        case Chain() | Graph():
-            for item in node.items:
-                yield from taps(item)
-        case Parallel():
-            for branch in node.branches:
-                yield from taps(branch)
-
-
 def _links(every: list[Leaf], index: Index, drawn: dict[Source, Source]) -> Iterator[Link]:
     for leaf in every:
         for name, value in leaf.options:
@@ -157,80 +115,3 @@ def _links(every: list[Leaf], index: Index, drawn: dict[Source, Source]) -> Iter
                 if isinstance(edge, Edge):
                     reader = str(drawn[leaf.name])
                     yield Link(drawn[edge.source], reader, "" if lone else name)
-
-
-# Captions
-
-
-def caption(leaf: Leaf, index: Index) -> Caption:
-    """What fills the slots, whole numbers unless another size gives them, and whatever is not at
-    its default.
-    """
-    entry = index.node(leaf.word)
-    worth = [(p, text) for p, text in _worth(entry, leaf.options, index) if p.name != "dim"]
-    lone = [text for p, text in worth if p.role == "value"]
-    details = [_named(p, text) for p, text in worth if p.role != "value"]
-    return Caption(" ".join([leaf.word, *lone]), tuple(details))
-
-
-def _worth(
-    entry: Entry, options: tuple[tuple[str, Value], ...], index: Index
-) -> Iterator[tuple[Parameter, str]]:
-    """The options worth telling, each with its value in a word or two."""
-    for name, value in options:
-        parameter = entry.parameter(name)
-        if not _is_plain(parameter, value, dict(options)):
-            yield parameter, told(value, index)
-
-
-def _is_plain(parameter: Parameter, value: Value, beside: dict[str, Value]) -> bool:
-    """Whether an option needs no telling, or is drawn otherwise."""
-    match value:
-        case None:
-            return True
-        case tuple() if any(isinstance(item, Edge) for item in value):
-            return True
-        case Edge():
-            return True
-        case Filler():
-            return False
-        case int() if not isinstance(value, bool):
-            return isinstance(parameter.default, SizeDefault) and follows(
-                parameter.default, value, beside
-            )
-    return isinstance(value, NODE) or value == parameter.default
-
-
-def follows(default: SizeDefault, value: Value, beside: dict[str, Value]) -> bool:
-    """Whether the leaf's other sizes, ``dim`` aside, make a size what it is."""
-    expression = parse(default.expression)
-
-    def lookup(name: str, args: tuple[object, ...]) -> Value:
-        return beside.get(name)
-
-    return names(expression) != {"dim"} and evaluate(expression, lookup) == value
-
-
-def told(value: Value, index: Index) -> str:
-    """An option's value in a word or two."""
-    match value:
-        case Filler():
-            worth = _worth(index.filler(value.kind, value.word), value.options, index)
-            inside = [text if p.role == "value" else _named(p, text) for p, text in worth]
-            return " ".join([value.word, *inside])
-        case tuple():
-            return ", ".join(told(item, index) for item in value)
-        case None:
-            return "none"
-        case bool():
-            return str(value).lower()
-        case float():
-            return re.sub(r"e\+?(-?)0*", r"e\1", f"{value:.6g}")
-    return str(value)
-
-
-def _named(parameter: Parameter, text: str) -> str:
-    """An option in words; a slot of its kind's own name is told by what fills it."""
-    if parameter.type.base == "bool":
-        return parameter.name if text == "true" else f"no {parameter.name}"
-    return text if parameter.type.slot == parameter.name else f"{parameter.name} {text}"
