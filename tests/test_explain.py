@@ -174,6 +174,7 @@ def test_shared_weights_and_memories_that_do_not_grow_are_said():
 # Any page, and JSON
 
 
+@pytest.mark.slow
 @given(recipe=recipes())
 def test_every_recipe_has_a_page_of_its_width_that_names_every_leaf(recipe):
     costs = measure(recipe, 5)
@@ -187,6 +188,7 @@ def test_every_recipe_has_a_page_of_its_width_that_names_every_leaf(recipe):
     assert names <= shown
 
 
+@pytest.mark.slow
 @given(recipe=recipes())
 def test_json_has_a_node_for_each_leaf_that_sum_up_to_the_totals(recipe):
     data = json.loads(json.dumps(as_json(recipe, measure(recipe, 4))))

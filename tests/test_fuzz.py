@@ -186,6 +186,7 @@ def test_mutations_reach_models_and_many_faults():
     assert len(codes) > 25
 
 
+@pytest.mark.slow
 def test_a_hostile_page_costs_little_and_shows_no_traceback():
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))

@@ -73,6 +73,7 @@ WIRED = recipe_of(
 # Against a real model
 
 
+@pytest.mark.slow
 @given(recipe=recipes(), length=st.integers(1, 12))
 @example(recipe=EVERYTHING, length=7)
 @example(recipe=SHARED, length=4)
@@ -91,6 +92,7 @@ def test_costs_of_a_recipe_are_those_of_its_model(recipe, length):
     assert costs.cache_bytes == cache.nbytes
 
 
+@pytest.mark.slow
 @given(recipe=recipes(), length=st.integers(1, 12), dtype=st.sampled_from(sorted(DTYPES)))
 @example(recipe=EVERYTHING, length=7, dtype="bf16")
 @example(recipe=NORMED, length=3, dtype="bf16")
