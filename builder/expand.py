@@ -390,8 +390,9 @@ class Expander:
         if depth % len(entries) and rest is None:
             below = depth - depth % len(entries)
             message = f"{depth} layers are no whole number of patterns of {len(entries)}"
-            help = f"{below} or {below + len(entries)} layers do; or remainder: truncate"
-            return self._fault("pattern-fit", message, value["layers"].mark, help)
+            fits = f"{below} or {below + len(entries)}" if below else f"{len(entries)}"
+            help = f"{fits} layers do; or remainder: truncate"
+            self._fault("pattern-fit", message, value["layers"].mark, help)  # and look on
         rounds = [entries[i % len(entries)] for i in range(depth)]
         return tuple(self._entries(rounds, scope))
 

@@ -25,6 +25,14 @@ def refused(*model, blocks=None, **dims):
 # Faults (each code's own: test_errors.py)
 
 
+def test_a_misfit_of_layers_hides_no_fault_inside_them():
+    pattern = [{"attention": {"bais": True}}, "glu"]
+    error = refused("token_embedding", {"layers": 1, "pattern": pattern}, "lm_head")
+    assert {finding.code for finding in error.findings} == {"unknown-option", "pattern-fit"}
+    (misfit,) = (finding for finding in error.findings if finding.code == "pattern-fit")
+    assert misfit.help == "2 layers do; or remainder: truncate"
+
+
 def test_every_finding_is_told_at_once_in_file_order():
     error = refused(
         "token_embedding",
