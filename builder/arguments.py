@@ -253,7 +253,8 @@ class Arguments:
                 written if isinstance(written, bool) else self._misfit("true or false", value, help)
             )
         if type.base == "literal":
-            return written if written in type.choices else self._no_choice(value, type)
+            chosen = written in type.choices and not isinstance(written, bool)  # true is no 1
+            return written if chosen else self._no_choice(value, type)
         return written if isinstance(written, str) else self._misfit("a word", value)
 
     def _list(self, value: Value, type: Type, word: Word, parameter: Parameter) -> Any:

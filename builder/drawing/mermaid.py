@@ -40,8 +40,11 @@ class _Flow:
             self.arrows.append(
                 f"  {self.known[link.source]} -.->{option} {self.known[link.reader]}"
             )
+        used = {node.rpartition(":::")[2] for node in self.nodes}
         looks = [
-            f"  classDef {kind} fill:{fill},stroke:#222,color:#222" for kind, fill in FILLS.items()
+            f"  classDef {kind} fill:{fill},stroke:#222,color:#222"
+            for kind, fill in FILLS.items()
+            if kind in used
         ]
         return [f"%% {escaped(about)}", "flowchart BT", *self.nodes, *self.arrows, *looks]
 
