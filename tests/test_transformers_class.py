@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import hf_bridge
+from builder import build, load_recipe
 from tests.hf_folders import DATA, FITTING, LLAMA, MISTRAL, ROOT, built, needs_data
 
 torch.set_num_threads(1)
@@ -155,3 +156,14 @@ def test_what_is_not_kept_is_refused(model):
         wrapped(IDS, attention_mask=torch.ones(2, 1, 5, 5))
     with pytest.raises(ValueError, match="cache_implementation='static'"):
         wrapped.generate(IDS, cache_implementation="static", **GREEDY)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["delta_hybrid", "kv_sharing", "hyper_connections", "unet"])
+def test_wired_and_hybrid_models_generate_there_as_here(name):
+    """A borrowed cache, a memory of one size, streams and skips pass through their `generate`."""
+    model = build(load_recipe(ROOT / f"recipes/gallery/{name}.yaml")).eval()
+    ids = torch.randint(2048, (2, 7), generator=torch.Generator().manual_seed(1))
+    ours = model.generate(ids, max_new_tokens=12, temperature=0)
+    theirs = hf_bridge.as_transformers(model).generate(ids, max_new_tokens=12, do_sample=False)
+    assert torch.equal(ours, theirs)
