@@ -227,6 +227,16 @@ def test_a_value_residual_weighs_the_two_values_and_caches_its_own():
     assert len(model.new_cache(1).states) == 2
 
 
+@pytest.mark.parametrize("option", ["kv_from", "value_from"])
+@torch.no_grad()
+def test_what_is_lent_is_the_same_read_in_pieces(option):
+    reader = {"attention": {"position": "rope", option: "memory"}}
+    model = built({"repeat": 1, "pattern": [OWNER, reader, "rmsnorm"]})
+    cache = model.new_cache(1)
+    pieces = [model(piece, cache=cache) for piece in IDS.split([3, 1, 3], 1)]
+    torch.testing.assert_close(torch.cat(pieces, 1), model(IDS), rtol=0, atol=1e-12)
+
+
 def test_shared_weights_read_across_depth_each_in_its_own_place():
     body = [{"add": "skip"}, {"residual": ["rmsnorm", "glu"], "as": "skip"}]
     model = built({"glu": {}, "as": "skip"}, {"repeat": 3, "block": body, "share": True})
