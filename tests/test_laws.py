@@ -132,7 +132,7 @@ def test_a_plug_in_is_drawn_with_its_options(tmp_path, monkeypatch):
     path.write_text(PLUGIN)
     seen = set()
 
-    @settings(max_examples=100)
+    @settings(max_examples=250)
     @given(recipe=recipes(plugins=[path]), seed=st.integers(0, 9))
     def draw(recipe, seed):
         found = [leaf for leaf in leaves(recipe.graph) if leaf.word == "shrink"]

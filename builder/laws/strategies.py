@@ -98,11 +98,13 @@ def pages(draw: Draw, max_layers: int = 3, max_dim: int = 16, plugins: Sequence[
 
 def _mixed(draw: Draw, page: Page) -> Page:
     """The page, or one that gathers before its head what all nodes of a label gave."""
-    if draw(st.integers(0, 3)):
+    if draw(st.integers(0, 2)):
         return page
-    *before, last = page["model"]
-    reader = draw(st.sampled_from([{"mix": "near"}, {"add": "far"}]))
-    other = {**page, "model": [*before, reader, last]}
+    start, *between, last = page["model"]
+    if label := draw(st.sampled_from(["", *LABELS])):
+        start = {**(start if isinstance(start, dict) else {start: {}}), "as": label}
+    reader = draw(st.sampled_from([{"mix": "near"}, {"mix": "far"}, {"add": "far"}]))
+    other = {**page, "model": [start, *between, reader, last]}
     return other if _resolves(other) else page
 
 
