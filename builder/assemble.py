@@ -10,7 +10,6 @@ meet only leaves and layers.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -31,6 +30,7 @@ from builder.graph import (
     Residual,
     Tap,
     Value,
+    edges,
     leaves,
 )
 
@@ -154,8 +154,8 @@ class Assembler:
 
     def into(self, home: nn.Module, graph: Graph) -> Run:
         """Put every leaf of a graph into ``home`` under its name, and give what runs."""
-        edges = (edge for leaf in leaves(graph) for _, edge in _references(leaf))
-        self.lent = frozenset(e.source for e in edges if isinstance(e.source, str))
+        every = (edge for leaf in leaves(graph) for _, edge in edges(leaf))
+        self.lent = frozenset(e.source for e in every if isinstance(e.source, str))
         parts = [self._part(item, home) for item in graph.items]
         self._tie(graph)
         return ChainRun(parts)
@@ -203,7 +203,7 @@ class Assembler:
         if getattr(module, "state", lambda: None)() is not None:
             self.states[self.sites] = self.owners[leaf.name] = Remembering(module)
             return
-        for _, edge in _references(leaf):
+        for _, edge in edges(leaf):
             if isinstance(edge.source, str) and edge.source in self.owners:
                 self.owners[leaf.name] = self.owners[edge.source]
                 self.owners[edge.source].readers.append(module)
@@ -255,14 +255,6 @@ def _is_reference(value: Value) -> bool:
     return isinstance(value, Edge) or (
         isinstance(value, tuple) and all(isinstance(part, Edge) for part in value)
     )
-
-
-def _references(leaf: Leaf) -> Iterator[tuple[str, Edge]]:
-    """Every edge of a leaf, with its option."""
-    for option, value in leaf.options:
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Edge):
-                yield option, part
 
 
 def count_adds(node: Node | Graph | Any) -> int:

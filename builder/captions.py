@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from builder.expressions import evaluate, names, parse
-from builder.graph import NODE, Edge, Filler, Leaf, Value
+from builder.graph import NODE, Edge, Filler, Leaf, Value, edges_in
 from builder.index import Entry, Index, Parameter, SizeDefault
 
 
@@ -48,9 +48,7 @@ def _is_plain(parameter: Parameter, value: Value, beside: dict[str, Value]) -> b
     match value:
         case None:
             return True
-        case tuple() if any(isinstance(item, Edge) for item in value):
-            return True
-        case Edge():
+        case tuple() | Edge() if edges_in(value):
             return True
         case Filler():
             return False

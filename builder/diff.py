@@ -30,6 +30,7 @@ from builder.graph import (
     Residual,
     Tap,
     Value,
+    edges_in,
     leaves,
     taps,
 )
@@ -128,7 +129,7 @@ def differing_options(
     entry = index.node(ours.word)
     for name, value in ours.options:
         other = theirs[name]
-        if _edges(value) or _edges(other) or _both_follow(entry, name, ours, theirs):
+        if edges_in(value) or edges_in(other) or _both_follow(entry, name, ours, theirs):
             continue
         lone = entry.parameter(name).role == "value"
         yield from differing(path if lone else f"{path}.{name}", value, other, index)
@@ -139,11 +140,6 @@ def _both_follow(entry: Entry, name: str, ours: Leaf, theirs: Leaf) -> bool:
     return isinstance(default, SizeDefault) and all(
         follows(default, leaf[name], dict(leaf.options)) for leaf in (ours, theirs)
     )
-
-
-def _edges(value: Value) -> tuple[Edge, ...]:
-    every = value if isinstance(value, tuple) else (value,)
-    return tuple(item for item in every if isinstance(item, Edge))
 
 
 # A node as parts in a row
@@ -359,7 +355,7 @@ class _Comparison:
 
     def references(self, place: Place, ours: Leaf, theirs: Leaf) -> Iterator[_Found]:
         for name, value in ours.options:
-            before, after = _edges(value), _edges(theirs[name])
+            before, after = edges_in(value), edges_in(theirs[name])
             moved = [(edge.port, self.became.get(edge.source)) for edge in before]
             if moved != [(edge.port, edge.source) for edge in after]:
                 told = _read(before, self.first), _read(after, self.second)

@@ -86,37 +86,30 @@ Written: TypeAlias = (
 )
 
 
-def written_leaves(items: tuple[Written, ...]) -> Iterator[WrittenLeaf]:
-    """Every leaf in order of execution; inside experts not."""
+def written_nodes(items: tuple[Written, ...]) -> Iterator[Written]:
+    """Every node in order of execution, a joiner before its body; inside experts not."""
     for item in items:
+        yield item
         match item:
-            case WrittenLeaf():
-                yield item
             case WrittenResidual():
-                yield from written_leaves(item.body)
+                yield from written_nodes(item.body)
             case WrittenJoined():
-                yield item.joiner
-                yield from written_leaves(item.body)
+                yield from written_nodes((item.joiner, *item.body))
             case WrittenLayer():
-                yield from written_leaves(item.items)
+                yield from written_nodes(item.items)
             case WrittenParallel():
                 for branch in item.branches:
-                    yield from written_leaves(branch)
+                    yield from written_nodes(branch)
+
+
+def written_leaves(items: tuple[Written, ...]) -> Iterator[WrittenLeaf]:
+    """Every leaf in order of execution; inside experts not."""
+    return (item for item in written_nodes(items) if isinstance(item, WrittenLeaf))
 
 
 def written_taps(items: tuple[Written, ...]) -> Iterator[WrittenTap]:
     """Every label in order of execution."""
-    for item in items:
-        match item:
-            case WrittenTap():
-                yield item
-            case WrittenResidual() | WrittenJoined():
-                yield from written_taps(item.body)
-            case WrittenLayer():
-                yield from written_taps(item.items)
-            case WrittenParallel():
-                for branch in item.branches:
-                    yield from written_taps(branch)
+    return (item for item in written_nodes(items) if isinstance(item, WrittenTap))
 
 
 def has_anchor(item: Written) -> bool:

@@ -146,37 +146,46 @@ class Graph:
         return tuple(item for item in self.items if isinstance(item, Layer))
 
 
+def walk(node: Node | Graph) -> Iterator[Node | Graph]:
+    """A node and all inside it, in order of execution, a joiner before its body; what a leaf holds,
+    such as an expert, is the leaf's own.
+    """
+    yield node
+    inside: tuple[Node, ...] = ()
+    match node:
+        case Joined():
+            inside = (node.joiner, node.body)
+        case Residual() | Layer():
+            inside = (node.body,)
+        case Chain() | Graph():
+            inside = node.items
+        case Parallel():
+            inside = node.branches
+    for part in inside:
+        yield from walk(part)
+
+
 def leaves(node: Node | Graph) -> Iterator[Leaf]:
     """Every leaf in order of execution, a joiner before its body; experts included."""
-    match node:
-        case Leaf():
-            yield node
-            for _, value in node.options:
+    for part in walk(node):
+        if isinstance(part, Leaf):
+            yield part
+            for _, value in part.options:
                 if isinstance(value, NODE):
                     yield from leaves(value)
-        case Joined():
-            yield node.joiner
-            yield from leaves(node.body)
-        case Residual() | Layer():
-            yield from leaves(node.body)
-        case Chain() | Graph():
-            for item in node.items:
-                yield from leaves(item)
-        case Parallel():
-            for branch in node.branches:
-                yield from leaves(branch)
 
 
 def taps(node: Node | Graph) -> Iterator[int]:
     """The numbers of the taps in a node, in order of execution."""
-    match node:
-        case Tap():
-            yield node.number
-        case Residual() | Layer() | Joined():
-            yield from taps(node.body)
-        case Chain() | Graph():
-            for item in node.items:
-                yield from taps(item)
-        case Parallel():
-            for branch in node.branches:
-                yield from taps(branch)
+    return (part.number for part in walk(node) if isinstance(part, Tap))
+
+
+def edges_in(value: Value) -> tuple[Edge, ...]:
+    """What an option reads: nothing, unless it is a reference, or several."""
+    every = value if isinstance(value, tuple) else (value,)
+    return tuple(part for part in every if isinstance(part, Edge))
+
+
+def edges(leaf: Leaf) -> Iterator[tuple[str, Edge]]:
+    """All that a leaf reads across depth, each with its option."""
+    return ((option, edge) for option, value in leaf.options for edge in edges_in(value))

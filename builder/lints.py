@@ -12,7 +12,6 @@ from blocks.kinds import NODES
 from builder.errors import Finding, Mark
 from builder.graph import (
     Chain,
-    Edge,
     Filler,
     Graph,
     Joined,
@@ -21,7 +20,9 @@ from builder.graph import (
     Node,
     Parallel,
     Residual,
+    edges,
     leaves,
+    walk,
 )
 
 
@@ -29,7 +30,7 @@ def lints(graph: Graph) -> Iterator[Finding]:
     """Every warning of a graph, with the layer that it was found in."""
     for item in graph.items:
         layers = (item.index,) if isinstance(item, Layer) else ()
-        for node in _nodes(item):
+        for node in walk(item):
             yield from _idle_branch(node, layers)
         for leaf in leaves(item):
             yield from _wide_window(leaf, graph.context, layers)
@@ -43,21 +44,7 @@ def _warning(
         yield Finding(code, message, mark, help, severity="warning", layers=layers)
 
 
-def _nodes(node: Node) -> Iterator[Node]:
-    """A node and all inside it; experts not, which have no branch of the stream."""
-    yield node
-    match node:
-        case Residual() | Layer() | Joined():
-            yield from _nodes(node.body)
-        case Chain():
-            for item in node.items:
-                yield from _nodes(item)
-        case Parallel():
-            for branch in node.branches:
-                yield from _nodes(branch)
-
-
-def _idle_branch(node: Node, layers: tuple[int, ...]) -> Iterator[Finding]:
+def _idle_branch(node: Node | Graph, layers: tuple[int, ...]) -> Iterator[Finding]:
     """A residual branch, or a joiner's, that neither mixes tokens nor feeds forward."""
     match node:
         case Residual(body, mark):
@@ -74,12 +61,7 @@ def _idle_branch(node: Node, layers: tuple[int, ...]) -> Iterator[Finding]:
 
 def _works(leaf: Leaf) -> bool:
     """Whether a leaf brings something of its own: a mixer, a feed-forward, or another stream."""
-    values = [part for _, value in leaf.options for part in _parts(value)]
-    return NODES[leaf.kind].anchor or any(isinstance(value, Edge) for value in values)
-
-
-def _parts(value: object) -> tuple[object, ...]:
-    return value if isinstance(value, tuple) else (value,)
+    return NODES[leaf.kind].anchor or any(edges(leaf))
 
 
 def _wide_window(leaf: Leaf, context: int, layers: tuple[int, ...]) -> Iterator[Finding]:

@@ -27,7 +27,7 @@ from blocks.kinds import NODES
 from builder.construct import make
 from builder.errors import InputError
 from builder.fold import shape
-from builder.graph import NODE, Edge, Graph, Layer, Leaf, leaves
+from builder.graph import Graph, Layer, Leaf, edges, walk
 from builder.initial import materialise
 from builder.model import Model, build
 from builder.optimizers import groups
@@ -220,32 +220,22 @@ def _active(parameter: nn.Parameter, module: nn.Module) -> int | None:
 def places(graph: Graph) -> Iterator[tuple[int | None, Leaf]]:
     """Every leaf in order of execution with its layer; what a leaf holds is part of it."""
     for item in graph.items:
-        every = leaves(item)
-        for leaf in every:
-            held = (value for _, value in leaf.options if isinstance(value, NODE))
-            for _ in [inner for node in held for inner in leaves(node)]:
-                next(every)
-            yield (item.index if isinstance(item, Layer) else None), leaf
+        for leaf in walk(item):
+            if isinstance(leaf, Leaf):
+                yield (item.index if isinstance(item, Layer) else None), leaf
 
 
 def stand_ins(every: Sequence[Leaf]) -> list[int]:
     """For each leaf the number of the one that is run for it: another if enough are alike."""
-    lent = {edge.source for leaf in every for edge in _edges(leaf)}
+    lent = {edge.source for leaf in every for _, edge in edges(leaf)}
     alike: dict[Hashable, list[int]] = defaultdict(list)
     found = []
     for n, leaf in enumerate(every):
-        wired = leaf.name in lent or leaf.kind == "joiner" or any(_edges(leaf))
+        wired = leaf.name in lent or leaf.kind == "joiner" or any(edges(leaf))
         same = alike[n if wired else shape(replace(leaf, name="", weights=""))]
         same += [n] if len(same) < ALIKE else []
         found.append(same[-1])
     return found
-
-
-def _edges(leaf: Leaf) -> Iterator[Edge]:
-    for _, value in leaf.options:
-        for part in value if isinstance(value, tuple) else (value,):
-            if isinstance(part, Edge):
-                yield part
 
 
 @dataclass

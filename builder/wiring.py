@@ -10,7 +10,7 @@ from builder.arguments import FAULTY, Word
 from builder.budget import Budget
 from builder.errors import Finding, Mark
 from builder.expressions import Call, Expression, ExpressionError, Name, parse, unparse
-from builder.graph import NODE, Chain, Edge, Filler, Leaf, Node, Stream, Tap
+from builder.graph import NODE, Chain, Edge, Filler, Leaf, Node, Stream, Tap, edges, leaves
 from builder.index import Entry, Type, nearest
 from builder.numbers import Numbers
 from builder.read import Scalar, Value
@@ -152,20 +152,10 @@ def _told(value: Any) -> str:
 
 def without_unread(items: tuple[Node, ...]) -> tuple[Node, ...]:
     """The nodes without the taps that nothing reads, each place tapped once, numbered anew."""
-    read = sorted({edge.source for edge in _edges(items) if isinstance(edge.source, int)})
+    every = (edge for item in items for leaf in leaves(item) for _, edge in edges(leaf))
+    read = sorted({edge.source for edge in every if isinstance(edge.source, int)})
     kept: tuple[Node, ...] = _Renumbering({old: new for new, old in enumerate(read)}).of(items)
     return kept
-
-
-def _edges(value: Any) -> Iterator[Edge]:
-    if isinstance(value, Edge):
-        yield value
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _edges(part)
-    elif isinstance(value, NODE | Filler):
-        for part in fields(value):
-            yield from _edges(getattr(value, part.name))
 
 
 DROPPED = object()

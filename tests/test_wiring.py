@@ -7,7 +7,7 @@ import torch
 
 from builder import build, load_recipe
 from builder.errors import RecipeError
-from builder.graph import Edge, Tap
+from builder.graph import Edge, Tap, leaves, walk
 from builder.index import load_index
 from builder.laws import perturb
 from builder.laws.probe import traced
@@ -33,8 +33,6 @@ def built(*nodes, **more):
 
 def edges(graph, option):
     """What each leaf that has the option reads, in order of execution."""
-    from builder.graph import leaves
-
     return [dict(leaf.options)[option] for leaf in leaves(graph) if option in dict(leaf.options)]
 
 
@@ -117,23 +115,16 @@ ALIKE = {"residual": "glu", "as": "a"}
 
 def test_a_place_with_two_labels_is_tapped_once():
     graph = graph_of({"like": "f", "as": "b"}, {"add": "a"}, {"add": "b"}, blocks={"f": ALIKE})
-    assert [item.number for item in _walk(graph) if isinstance(item, Tap)] == [0]
+    assert [item.number for item in walk(graph) if isinstance(item, Tap)] == [0]
 
 
 def test_taps_are_numbered_in_order_of_execution():
     graph = graph_of(
         *[{"residual": "glu", "as": name} for name in "abc"], {"add": "c"}, {"add": "a"}
     )
-    taps = [item.number for item in _walk(graph) if isinstance(item, Tap)]
+    taps = [item.number for item in walk(graph) if isinstance(item, Tap)]
     assert taps == [0, 1]
     assert edges(graph, "source") == [Edge("stream", 1), Edge("stream", 0)]
-
-
-def _walk(node):
-    yield node
-    for part in getattr(node, "items", None) or [getattr(node, "body", None)]:
-        if part is not None:
-            yield from _walk(part)
 
 
 def test_the_names_of_labels_take_no_part():

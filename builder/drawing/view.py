@@ -12,7 +12,7 @@ from typing import TypeAlias
 from blocks.kinds import NODES
 from builder.captions import Caption, caption
 from builder.fold import Folded, Repeat, fold
-from builder.graph import Edge, Graph, Layer, Leaf, leaves, taps
+from builder.graph import Graph, Layer, Leaf, edges, leaves, taps
 from builder.index import Index, load_index
 from builder.recipe import Recipe
 
@@ -109,9 +109,6 @@ def _unfolded(items: tuple[Folded, ...]) -> Iterator[Layer]:
 
 def _links(every: list[Leaf], index: Index, drawn: dict[Source, Source]) -> Iterator[Link]:
     for leaf in every:
-        for name, value in leaf.options:
+        for name, edge in edges(leaf):
             lone = index.node(leaf.word).parameter(name).role == "value"
-            for edge in value if isinstance(value, tuple) else (value,):
-                if isinstance(edge, Edge):
-                    reader = str(drawn[leaf.name])
-                    yield Link(drawn[edge.source], reader, "" if lone else name)
+            yield Link(drawn[edge.source], str(drawn[leaf.name]), "" if lone else name)
