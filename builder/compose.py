@@ -256,10 +256,9 @@ class Composer:
 def _shaping(entry: Entry) -> Iterator[str]:
     """The arguments that the shapes of its parameters follow from; of references, how many."""
     for p in entry.parameters:
-        if p.role == "size" or p.name == "out" or (p.type.item and p.type.item.base == "reference"):
+        if p.role == "size" or p.name == "out" or (p.type.item and p.type.refers):
             yield p.name
 
 
 def _refers(leaf: WrittenLeaf) -> bool:
-    types = (p.type.item or p.type for p in leaf.entry.parameters if p.name in leaf.given)
-    return any(type.base == "reference" for type in types)
+    return any(p.type.refers for p in leaf.entry.parameters if p.name in leaf.given)

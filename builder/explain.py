@@ -30,7 +30,7 @@ from builder.graph import (
     Value,
     leaves,
 )
-from builder.index import ROOT, Entry, Index, SizeDefault, load_index
+from builder.index import Entry, Index, SizeDefault, load_index
 from builder.measure import Costs, LeafCosts, total
 from builder.recipe import Recipe
 
@@ -215,7 +215,7 @@ class Layout:
         """Each block's formula, source and file."""
         used = {(e.kind, e.word): e for leaf in leaves(self.recipe.graph) for e in self.words(leaf)}
         for entry in used.values():
-            yield f"{entry.word}, {place(entry)}"
+            yield f"{entry.word}, {entry.place}"
             yield _paragraph(_plain(entry.summary), "  ")
             if entry.source:
                 yield _paragraph(_plain(entry.source), "  ")
@@ -276,12 +276,6 @@ def _under(block: Leaf | Filler, index: Index) -> Any:
     return {block.word: next(iter(given.values())) if lone else given} if given else block.word
 
 
-def place(entry: Entry) -> str:
-    """The file of a block and its line; ours from the root of the program."""
-    own = entry.path.is_relative_to(ROOT)
-    return f"{entry.path.relative_to(ROOT) if own else entry.path}:{entry.line}"
-
-
 def as_json(recipe: Recipe, costs: Costs) -> dict[str, Any]:
     """The page for machines: numbers in full, None for what is unknown, one node for each leaf."""
     index, memory = load_index(recipe.plugins), costs.memory
@@ -313,7 +307,7 @@ def _json_node(own: LeafCosts, costs: Costs, index: Index) -> dict[str, Any]:
         "weights": leaf.weights,
         "formula": _plain(entry.summary),
         "source": _plain(entry.source),
-        "file": place(entry),
+        "file": entry.place,
         "shape": {"reads": ["B", "T", *reads], "gives": ["B", "T", leaf.out]},
         "options": options(leaf, index),
         **_numbers((own,), costs),

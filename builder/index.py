@@ -66,6 +66,11 @@ class Type:
     item: Type | None = None  # of a list
     optional: bool = False  # may be none
 
+    @property
+    def refers(self) -> bool:
+        """Whether it reads what a label names, in one place or in several."""
+        return (self.item or self).base == "reference"
+
     def __str__(self) -> str:
         text = {
             "literal": " | ".join(map(str, self.choices)),
@@ -106,6 +111,12 @@ class Entry:
     @property
     def namespace(self) -> str:
         return KINDS[self.kind].namespace
+
+    @property
+    def place(self) -> str:
+        """Its file and line; ours from the root of the program."""
+        own = self.path.is_relative_to(ROOT)
+        return f"{self.path.relative_to(ROOT) if own else self.path}:{self.line}"
 
     @property
     def joins(self) -> bool:
@@ -184,7 +195,6 @@ class Index:
 
     def describe(self, entry: Entry) -> str:
         """All that ``list WORD`` tells."""
-        path = entry.path.relative_to(ROOT) if entry.path.is_relative_to(ROOT) else entry.path
         doc = inspect.cleandoc(entry.doc)
         rows = [(p.name, p.role, str(p.type), _written(p.default)) for p in entry.parameters]
         widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -199,7 +209,7 @@ class Index:
         ]
         checks = [f"\n  {check}" for check in entry.checks]
         return "".join(
-            [f"{entry.word}: {entry.kind}, {path}:{entry.line}\n\n{_indented(doc)}\n", *takes]
+            [f"{entry.word}: {entry.kind}, {entry.place}\n\n{_indented(doc)}\n", *takes]
             + (["\n\n  what fills its slots", *fills] if fills else [])
             + (["\n\n  what must hold", *checks] if checks else [])
         )
@@ -250,11 +260,11 @@ def _bad(path: Path, line: int, message: str) -> InputError:
 def _reading(parameter: Parameter, port: str) -> Parameter:
     """A reference says what it reads of the node that a label names."""
     type = parameter.type
-    if type.base == "reference":
+    if not type.refers:
+        return parameter
+    if type.item is None:
         return replace(parameter, type=replace(type, slot=port))
-    if type.item is not None and type.item.base == "reference":
-        return replace(parameter, type=replace(type, item=replace(type.item, slot=port)))
-    return parameter
+    return replace(parameter, type=replace(type, item=replace(type.item, slot=port)))
 
 
 class _Module:

@@ -10,7 +10,7 @@ from typing import Any
 from builder.errors import COMMAND_LINE, Mark, Source
 from builder.expressions import ExpressionError, evaluate, parse
 from builder.expressions import names as names_in
-from builder.index import ROOT, Entry
+from builder.index import Entry
 from builder.read import Scalar, Sequence, Value
 
 SHOWN = 32  # characters of an expression, or of what was overridden
@@ -167,8 +167,7 @@ def _source(origin: Origin) -> str:
 def _unwritten(entry: Entry, reaches: bool) -> str:
     if reaches:
         return f"the width that reaches {entry.word!r}"
-    path = entry.path.relative_to(ROOT) if entry.path.is_relative_to(ROOT) else entry.path
-    return f"the default of {entry.word!r} ({path}:{entry.line})"
+    return f"the default of {entry.word!r} ({entry.place})"
 
 
 def _cut(text: str) -> str:

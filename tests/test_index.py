@@ -120,10 +120,6 @@ def type_of(hint):
     return Type(hint.__name__)
 
 
-def _refers(parameter):
-    return (parameter.type.item or parameter.type).base == "reference"
-
-
 def erased(type):
     return Type("slot", optional=type.optional) if type.base in ("slot", "node") else type
 
@@ -135,7 +131,7 @@ def test_the_index_is_what_the_imported_class_says(key):
     assert entry.doc == inspect.cleandoc(cls.__doc__)
     for name, default in SAID.items():
         assert getattr(entry, name) == getattr(cls, name, default), name
-    reads = {p.name: (p.type.item or p.type).slot for p in entry.parameters if _refers(p)}
+    reads = {p.name: (p.type.item or p.type).slot for p in entry.parameters if p.type.refers}
     assert reads == dict.fromkeys(reads, "stream") | getattr(cls, "reads", {})
     real = by_inspect(cls)
     assert [(p.name, p.role) for p in entry.parameters] == [(p.name, role) for p, role in real]
@@ -143,8 +139,8 @@ def test_the_index_is_what_the_imported_class_says(key):
     if real:
         hints = typing.get_type_hints(cls if dataclasses.is_dataclass(cls) else cls.__init__)
         hinted = [type_of(hints[p.name]) for p, _ in real]
-        assert [erased(p.type) for p in entry.parameters if not _refers(p)] == [
-            hint for hint, p in zip(hinted, entry.parameters, strict=True) if not _refers(p)
+        assert [erased(p.type) for p in entry.parameters if not p.type.refers] == [
+            hint for hint, p in zip(hinted, entry.parameters, strict=True) if not p.type.refers
         ]
 
 

@@ -109,13 +109,8 @@ class Grammar:
         return [*values, "none"] if type.optional else values
 
 
-def is_reference(parameter: Parameter) -> bool:
-    """Whether an option reads what a label names."""
-    return (parameter.type.item or parameter.type).base == "reference"
-
-
 def _needs_label(entry: Entry) -> bool:
-    return any(is_reference(p) and p.default is REQUIRED for p in entry.parameters)
+    return any(p.type.refers and p.default is REQUIRED for p in entry.parameters)
 
 
 def written(entry: Entry, options: Mapping[str, Any]) -> Written:

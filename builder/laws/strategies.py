@@ -15,7 +15,7 @@ from hypothesis.vendor import pretty
 from builder.errors import RecipeError
 from builder.graph import leaves
 from builder.index import REQUIRED, Entry, Index, Parameter, load_index
-from builder.laws.grammar import OF_THE_PAGE, Accepts, Grammar, Written, is_reference, written
+from builder.laws.grammar import OF_THE_PAGE, Accepts, Grammar, Written, written
 from builder.laws.respell import respelled
 from builder.read import to_python
 from builder.recipe import Recipe, load_recipe
@@ -206,7 +206,7 @@ def _options(
     draw: Draw, where: Where, entry: Entry, accepts: Accepts, *, filler: bool = False
 ) -> dict[str, Any] | None:
     """Some of an entry's options, each legal beside those before it; None where none are."""
-    free = [p for p in entry.parameters if p.name not in OF_THE_PAGE and not is_reference(p)]
+    free = [p for p in entry.parameters if p.name not in OF_THE_PAGE and not p.type.refers]
     free = [p for p in free if not (filler and p.role == "size")]
     needed = [p for p in free if where.grammar.must_be_written(p)]
     chosen: dict[str, Any] = {}
@@ -387,7 +387,7 @@ def _lent(draw: Draw, where: Where) -> Written:
     if options is None:
         return "none"
     label = LABELS[where.depth]
-    reader = draw(st.sampled_from([p.name for p in entry.parameters if is_reference(p)]))
+    reader = draw(st.sampled_from([p.name for p in entry.parameters if p.type.refers]))
     lender = {"residual": [{entry.word: options, "as": label}]}
     return [lender, {"residual": {entry.word: {**options, reader: label}}}]
 
