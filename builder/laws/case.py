@@ -1,0 +1,76 @@
+"""What a law is asked about: a recipe and a seed, and so its model and its tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from builder.laws.noise import noise_of, perturb
+from builder.laws.probe import traced
+from builder.model import Model, build
+from builder.recipe import Recipe
+
+LENGTH = 10
+MODERATE = 1e3  # of a leaf's largest output
+SPREADS = (1.0, 0.5, 0.2, 0.1)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """A recipe, the seed of its weights and tokens, and how many tokens most laws read.
+
+    ``model`` is made once and shared by all laws: none may leave it changed, or with gradients.
+    """
+
+    recipe: Recipe
+    seed: int = 0
+    length: int = LENGTH
+
+    @cached_property
+    def model(self) -> Model:
+        """In float64, ready to be asked, every weight in general position."""
+        return model_of(self.recipe, self.seed)
+
+    def ids(self, rows: int = 2, length: int | None = None) -> Tensor:
+        """Token ids, (rows, length), no more than the recipe's context."""
+        length = self.length if length is None else length
+        return ids_of(self.recipe, self.seed, rows, min(length, self.recipe.graph.context))
+
+    def other(self, seed: int) -> Case:
+        """The same recipe with other weights and tokens."""
+        return self if seed == self.seed else Case(self.recipe, seed, self.length)
+
+    def weigh(self, logits: Tensor) -> Tensor:
+        """A number that depends on every logit: what gradients are taken of."""
+        return (logits * noise_of(self.seed, "logits", logits)).sum()
+
+
+Law: TypeAlias = Callable[[Case], float]  # the largest error, or AssertionError
+
+
+@torch.no_grad()
+def model_of(recipe: Recipe, seed: int) -> Model:
+    """A recipe's model in float64 with weights in general position.
+
+    Where squares of squares explode, the weights are smaller: rounding would drown what is asked.
+    """
+    model = build(recipe, dtype=torch.float64).eval()
+    ids = ids_of(recipe, seed, 2, min(40, recipe.graph.context))  # some sums grow with the length
+    for spread in SPREADS:
+        perturb(model, seed, spread)
+        with traced(model) as seen:
+            model(ids)
+        if all(float(x.abs().max()) < MODERATE for outputs in seen.values() for x in outputs):
+            break
+    return model
+
+
+def ids_of(recipe: Recipe, seed: int, rows: int, length: int) -> Tensor:
+    """Token ids, (rows, length)."""
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(recipe.graph.vocab, (rows, length), generator=generator)
