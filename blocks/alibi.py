@@ -21,6 +21,8 @@ class Alibi(nn.Module):
     head counts).
     """
 
+    rotates = False
+
     def __init__(self, heads: int) -> None:
         super().__init__()
         self.slopes = tuple(slopes(heads))

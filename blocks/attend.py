@@ -4,22 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from blocks.call import Call
-
-
-class Visibility(Protocol):
-    """A mask: what a query sees, and how far back at the most."""
-
-    span: int | None
-
-    def visible(self, i: Tensor, j: Tensor) -> Tensor: ...
-
+from blocks.mask import Visibility
 
 Bias = Callable[
     [Tensor, Tensor], Tensor
@@ -51,7 +42,7 @@ def attend(
         k, v = k[:, :, -(length + span - 1) :], v[:, :, -(length + span - 1) :]
     total = k.shape[2]
     rows = call.padding is not None or call.segments is not None  # what is seen differs by row
-    if (span is None or span >= total) and not rows and bias is None:
+    if not rows and bias is None and mask.is_causal(call.end - total, call.end):
         if length == total:
             return weigh(q, k, v, causal=length > 1)
         if length == 1:
@@ -60,8 +51,7 @@ def attend(
         return _banded(q, k, v, call, mask, span, bias, weigh)
     places = torch.arange(call.end - total, call.end, device=q.device)
     i, j = places[-length:, None], places[None]
-    key = (type(mask), span, length, total)
-    seen = call.once(key, lambda: _seen(call, mask, i, j))
+    seen = call.once((mask, length, total), lambda: _seen(call, mask, i, j))
     seen = seen[:, None] if rows else seen  # (B, 1, T, S) or (T, S)
     return weigh(q, k, v, seen, bias and bias(i, j))
 
@@ -70,7 +60,7 @@ def _seen(call: Call, mask: Visibility, i: Tensor, j: Tensor) -> Tensor:
     """What each query sees, ``(..., q, k)``, a row each if rows differ.  A place of padding sees
     itself, so that no row is empty: an empty softmax is not a number.
     """
-    seen = mask.visible(i, j) & (j >= 0)
+    seen = mask.visible(call.position(i), call.position(j)) & (j >= 0) & (j <= i)
     last = call.end - 1
     if call.segments is not None:
         seen = seen & (call.segments[:, i.clamp(max=last)] == call.segments[:, j.clamp(0, last)])
@@ -116,7 +106,7 @@ def _banded(
             :, None
         ]  # (B * blocks, 1, span, reach)
 
-    seen = call.once((type(mask), span, T, S, "bands"), seen_in_bands)
+    seen = call.once((mask, T, S, "bands"), seen_in_bands)
     added = bias and bias(i, j).transpose(0, 1).repeat(
         B, 1, 1, 1
     )  # (B * blocks, heads, span, reach)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from blocks.attend import attend
 from blocks.cache import KeyValues
 from blocks.call import Call
+from blocks.layernorm import LayerNorm
 from blocks.parameter import constant
 from blocks.registry import Mask, Norm, Position, Reference, maker, register, size
 
@@ -73,6 +74,7 @@ class Attention(nn.Module):
         self.mask = mask()
         self.head_dim, self.softcap, self.dropout = head_dim, softcap, dropout
         self.scale = head_dim**-0.5 if scale is None else scale
+        self.absolute = self.mask.absolute
 
     def forward(
         self,
@@ -126,3 +128,21 @@ class Attention(nn.Module):
         spans = [attention.mask.span for attention in (self, *readers)]
         widest = None if None in spans else max(spans)
         return None if self.borrows else KeyValues(widest)
+
+    def visible(self, i: Tensor, j: Tensor) -> Tensor:
+        """Whether the token at place ``i`` reads that at ``j``; broadcasts."""
+        return self.mask.visible(i, j)  # type: ignore[no-any-return]
+
+    def nulls(self) -> dict[str, str]:
+        """Parameters that no gradient reaches, with the reasons."""
+        if self.mask.span == 1:
+            reason = "one key has the weight 1, whatever its score"
+            return dict.fromkeys(("q.", "k.", "q_norm.", "k_norm."), reason)
+        if self.head_dim == 1 and isinstance(self.q_norm, LayerNorm):
+            reason = "one number less its mean is 0"
+            return dict.fromkeys(("q.", "k.", "q_norm.weight", "k_norm."), reason)
+        rotates = self.position is not None and getattr(self.position, "rotates", True)
+        if self.softcap is None and not rotates:
+            added = "k.bias" if self.q_norm is None else "k_norm.bias"
+            return {added: "it adds the same to every score of a query, which softmax ignores"}
+        return {}

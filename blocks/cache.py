@@ -20,6 +20,10 @@ class State(Protocol):
 
     def reset(self) -> None: ...
 
+    def spare(self) -> list[Tensor]:
+        """Views of what it holds and must never read: whatever is there changes nothing."""
+        ...
+
     @property
     def nbytes(self) -> int: ...
 
@@ -82,6 +86,9 @@ class KeyValues:
         self.buffers = tuple(
             buffer.index_select(0, rows.to(buffer.device)) for buffer in self.buffers
         )
+
+    def spare(self) -> list[Tensor]:
+        return [buffer[:, :, self.end :] for buffer in self.buffers]
 
     @property
     def nbytes(self) -> int:

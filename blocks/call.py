@@ -14,14 +14,15 @@ from torch import Tensor
 class Call:
     """One forward pass over ``T`` new tokens that follow ``start`` cached ones; ``S = start + T``.
 
-    ``ids`` (B, T); ``positions`` (1 or B, T); ``segments`` (B, S), equal within a document;
-    ``padding`` (B, S), True where there is no token.  The last three are over all ``S`` places,
-    cached ones included.
+    ``ids`` (B, T); ``positions`` (1 or B, T).  Over all ``S`` places, cached ones included, and
+    None where rows are alike: ``counted`` (B, S), their positions; ``segments`` (B, S), equal
+    within a document; ``padding`` (B, S), True where there is no token.
     """
 
     ids: Tensor
     start: int
     positions: Tensor
+    counted: Tensor | None = None
     segments: Tensor | None = None
     padding: Tensor | None = None
     losses: list[Tensor] = field(default_factory=list)
@@ -37,6 +38,12 @@ class Call:
         if key not in self.memo:
             self.memo[key] = compute()
         return self.memo[key]
+
+    def position(self, place: Tensor) -> Tensor:
+        """The positions at some places (...): those of every row, (B, ...), where rows differ."""
+        if self.counted is None:
+            return place
+        return self.counted[:, place.clamp(0, self.end - 1)]
 
     def new_padding(self) -> Tensor | None:
         """``padding`` of the new tokens alone, (B, T)."""
@@ -60,4 +67,4 @@ def start_call(ids: Tensor, start: int, documents: Tensor | None, padding: Tenso
         starts[:, 1:] = documents[:, 1:] != documents[:, :-1]
         segments = starts.cumsum(1)
         before = before - (before * starts).cummax(1).values
-    return Call(ids, start, before[:, start:], segments, padding)
+    return Call(ids, start, before[:, start:], before, segments, padding)

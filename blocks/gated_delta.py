@@ -100,6 +100,10 @@ class GatedDelta(nn.Module):
     def state(self) -> Summary:
         return Summary()
 
+    def visible(self, i: Tensor, j: Tensor) -> Tensor:
+        """Whether the token at place ``i`` reads that at ``j``; broadcasts."""
+        return j <= i
+
 
 def spread(heads: int) -> Iterator[tuple[float, float]]:
     """``A_log`` and ``dt_bias`` of each head at first: even steps through what the authors' code

@@ -92,6 +92,10 @@ class LinearAttention(nn.Module):
     def state(self) -> Summary:
         return Summary()
 
+    def visible(self, i: Tensor, j: Tensor) -> Tensor:
+        """Whether the token at place ``i`` reads that at ``j``; broadcasts."""
+        return j <= i
+
 
 def sum_up(
     q: Tensor,

@@ -37,6 +37,12 @@ class Softmax(nn.Module):
             weights = weights / weights.sum(-1, keepdim=True)
         return weights, chosen, scores
 
+    def nulls(self) -> dict[str, str]:
+        """Parameters that no gradient reaches, with the reasons."""
+        if self.score.out_features == 1 or (self.normalise and self.top_k == 1):
+            return {"score.": "the one expert that is chosen has the weight 1"}
+        return {}
+
 
 @register("moe", kind="ffn")
 class MoE(nn.Module):

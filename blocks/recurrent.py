@@ -42,6 +42,9 @@ class Summary:
         moved = {n: t.index_select(0, rows.to(t.device)) for n, t in self.tensors.items()}
         self.tensors = moved
 
+    def spare(self) -> list[Tensor]:
+        return []
+
     @property
     def nbytes(self) -> int:
         return sum(t.numel() * t.element_size() for t in self.tensors.values())

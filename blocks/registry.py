@@ -16,8 +16,9 @@ class may also say, as plain literals that are read without importing torch:
   which a leaf gives.
 
 An instance may say ``by_data``, True if its forward asks what its data are: where only costs are
-asked it is set False, and any choice of as many will do; and ``active``, the share of its stacked
-parameters that one token uses.
+asked it is set False, and any choice of as many will do; ``active``, the share of its stacked
+parameters that one token uses; and, if it mixes tokens, ``visible(i, j)``, whether the token at
+place ``i`` reads that at ``j``: the laws then hold it to that.
 
 ``forward`` takes the stream, and by name whatever it asks for: ``call``, ``cache`` (its own state),
 ``lend`` (a dict to put what it lends into), each of its references (a tensor, what was lent, or a

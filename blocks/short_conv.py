@@ -36,3 +36,7 @@ class ShortConv(nn.Module):
 
     def state(self) -> Summary:
         return Summary()
+
+    def visible(self, i: Tensor, j: Tensor) -> Tensor:
+        """Whether the token at place ``i`` reads that at ``j``; broadcasts."""
+        return (j <= i) & (i - j < self.weight.shape[1])

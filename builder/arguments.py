@@ -96,7 +96,7 @@ class Arguments:
         entries = (*above, word.entry)
         self._hold_whole(word, entries)
         for check, message in word.entry.checks.items():
-            if not _holds(check, word.known):
+            if not check_holds(check, word.known):
                 used = names_in(parse(check, checks=True))
                 shown = {name: brief(word.known.get(name)) for name in used}
                 needs = f"{word.entry.word!r} needs {check}"
@@ -314,7 +314,7 @@ def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
 
 
-def _holds(check: str, known: MappingType[str, Any]) -> bool:
+def check_holds(check: str, known: MappingType[str, Any]) -> bool:
     """Whether a law holds; nothing is said of what is left out, or told already."""
     expression = parse(check, checks=True)
     used = names_in(expression)
@@ -333,7 +333,7 @@ def _fits(known: MappingType[str, Any], word: Word, entries: tuple[Entry, ...]) 
     whole = all(
         known[n] is not None for n, o in word.origins.items() if o.expression and n in known
     )
-    return whole and all(_holds(check, known) for entry in entries for check in entry.checks)
+    return whole and all(check_holds(check, known) for entry in entries for check in entry.checks)
 
 
 def _filler(word: Word, skipped: frozenset[str]) -> Filler:

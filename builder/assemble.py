@@ -96,6 +96,10 @@ class ChainRun:
             x = part(x, call, cache)
         return x
 
+    def split(self, at: int) -> tuple[ChainRun, ChainRun]:
+        """The first ``at`` parts, and the others."""
+        return ChainRun(self.parts[:at]), ChainRun(self.parts[at:])
+
 
 @dataclass(eq=False)
 class ResidualRun:
@@ -152,7 +156,7 @@ class Assembler:
     lent: frozenset[str] = frozenset()
     sites: int = 0
 
-    def into(self, home: nn.Module, graph: Graph) -> Run:
+    def into(self, home: nn.Module, graph: Graph) -> ChainRun:
         """Put every leaf of a graph into ``home`` under its name, and give what runs."""
         every = (edge for leaf in leaves(graph) for _, edge in edges(leaf))
         self.lent = frozenset(e.source for e in every if isinstance(e.source, str))

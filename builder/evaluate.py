@@ -33,7 +33,8 @@ def measure(run: Run, data: str | None = None, device: str | None = None) -> Eva
             "corpus-too-small", f"{len(tokens)} tokens to evaluate on, and 2 are the fewest"
         )
     model = run.model(str(pick_device(device)))
-    return evaluate(model, tokens, size, length, settings.batch, settings.dtype)
+    batch, dtype, chunk = settings.batch, settings.dtype, settings.loss_chunk
+    return evaluate(model, tokens, size, length, batch, dtype, chunk)
 
 
 def source_of(data: str) -> Source:

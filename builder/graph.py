@@ -8,8 +8,8 @@ shared.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from builder.errors import Mark
@@ -163,6 +163,31 @@ def walk(node: Node | Graph) -> Iterator[Node | Graph]:
             inside = node.branches
     for part in inside:
         yield from walk(part)
+
+
+def rebuilt(node: Node, change: Callable[[Node], Node]) -> Node:
+    """The node with ``change`` made to each node in it, the inner ones first, and then to itself.
+
+    A joiner must stay a leaf; what a leaf holds is the leaf's own.
+    """
+    match node:
+        case Joined():
+            joiner = change(node.joiner)
+            assert isinstance(joiner, Leaf), joiner
+            node = Joined(joiner, rebuilt(node.body, change))
+        case Residual() | Layer():
+            node = replace(node, body=rebuilt(node.body, change))
+        case Chain():
+            node = Chain(spliced(rebuilt(item, change) for item in node.items))
+        case Parallel():
+            node = replace(node, branches=tuple(rebuilt(b, change) for b in node.branches))
+    return change(node)
+
+
+def spliced(nodes: Iterable[Node]) -> tuple[Node, ...]:
+    """The nodes of a chain, those of chains among them in their place."""
+    parts = (node.items if isinstance(node, Chain) else (node,) for node in nodes)
+    return tuple(item for items in parts for item in items)
 
 
 def leaves(node: Node | Graph) -> Iterator[Leaf]:

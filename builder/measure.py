@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.autograd.graph import saved_tensors_hooks
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -375,7 +376,9 @@ def measure_memory(recipe: Recipe, length: int, batch: int, dtype: str) -> Memor
         materialise(model, lambda _, parameter: torch.empty(parameter.shape))
         weights = sum(parameter.nbytes for parameter in model.parameters())
         optimizer = _known(lambda: optimizer_bytes(model, recipe))
-        activations = _known(lambda: saved_bytes(model, torch.empty(batch, length).long(), dtype))
+        ids = torch.empty(batch, length).long()
+        chunk = cast("int | None", recipe.train["loss_chunk"])
+        activations = _known(lambda: saved_bytes(model, ids, dtype, chunk))
     return Memory(weights, weights, optimizer, activations)
 
 
@@ -404,22 +407,25 @@ def optimizer_bytes(model: Model, recipe: Recipe) -> int:
     return sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
 
 
-def saved_bytes(model: Model, ids: Tensor, dtype: str) -> int:
+def saved_bytes(model: Model, ids: Tensor, dtype: str, loss_chunk: int | None = None) -> int:
     """Bytes that the loss's forward keeps for its backward, parameters aside; views of one storage
-    count once.
+    count once, and what a chunk of the loss needs for itself alone is gone by then.
     """
+    weakly: Callable[[torch.UntypedStorage], Any] = StorageWeakRef
     own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    kept: dict[int, torch.UntypedStorage] = {}
+    kept: dict[int, tuple[Any, int]] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         if storage._cdata not in own:
-            kept[storage._cdata] = storage
+            kept[storage._cdata] = (weakly(storage), storage.nbytes())
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor), numerics(ids.device, dtype):
-        model.loss(ids, ids)
-    return sum(storage.nbytes() for storage in kept.values())
+        loss = model.loss(ids, ids, chunk=loss_chunk)
+    found = sum(size for held, size in kept.values() if not held.expired())
+    del loss  # until here it held them
+    return found
 
 
 def _known(measured: Callable[[], int]) -> int | None:

@@ -12,10 +12,9 @@ from builder import generate as generation
 from builder import initial
 from builder.assemble import Assembler, count_adds
 from builder.construct import import_plugins, make
-from builder.graph import Filler
+from builder.graph import Filler, leaves
+from builder.loss import IGNORED, summed, summed_in_chunks, where_chunks_begin
 from builder.recipe import Recipe
-
-IGNORED = -100  # a label that does not count
 
 
 class Model(nn.Module):
@@ -33,6 +32,7 @@ class Model(nn.Module):
         assembler = Assembler()
         self._run = assembler.into(self, recipe.graph)
         self._stateful = assembler.states
+        self._end = where_chunks_begin(recipe.graph)
         limits = [int(m.limit) for m in self.modules() if hasattr(m, "limit")]  # type: ignore[arg-type]
         self.limit: int | None = min(limits, default=None)
 
@@ -69,13 +69,33 @@ class Model(nn.Module):
         labels: Tensor,
         padding: Tensor | None = None,
         documents: Tensor | None = None,
+        chunk: int | None = None,
     ) -> Tensor:
         """Mean cross entropy in nats over the labels that are not -100, and the blocks' own losses.
 
         ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean
-        is 0.
+        is 0.  With a ``chunk`` no more than so many positions' logits are held at once, if what
+        gives them, and all after it, reads every position by itself; the loss and its gradients are
+        the same, and dropout on logits is drawn chunk by chunk.
         """
-        return self.logits_and_loss(ids, labels, padding, documents)[1]
+        if chunk is not None and chunk < 1:
+            raise ValueError(f"chunk={chunk} is below 1")
+        if chunk is None or self._end is None:
+            return self.logits_and_loss(ids, labels, padding, documents)[1]
+        call = self._call(ids, 0, documents, padding)
+        body, end = self._run.split(self._end)
+        x = body(call.ids, call, None)
+        total = summed_in_chunks(
+            lambda piece: end(piece, call, None), self._last_parameters(), x, labels, chunk
+        )
+        return _mean(total, labels, call)
+
+    def _last_parameters(self) -> list[nn.Parameter]:
+        """Those of what gives the logits, and of all after it."""
+        items = self.recipe.graph.items[self._end :]
+        names = dict.fromkeys(leaf.weights for item in items for leaf in leaves(item))
+        found = (p for name in names for p in self.get_submodule(name).parameters())
+        return list(dict.fromkeys(found))
 
     def logits_and_loss(
         self,
@@ -87,9 +107,7 @@ class Model(nn.Module):
         """What ``forward`` and ``loss`` give, in one pass."""
         call = self._call(ids, 0, documents, padding)
         logits = self._logits(call, None)
-        flat = logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten(0, 1)
-        total = F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum")
-        return logits, sum(call.losses, total / (labels != IGNORED).sum().clamp(min=1))
+        return logits, _mean(summed(logits, labels), labels, call)
 
     def new_cache(self, batch_size: int) -> Cache:
         """An empty memory for ``batch_size`` rows."""
@@ -117,6 +135,10 @@ class Model(nn.Module):
 
     def _logits(self, call: Call, cache: Cache | None) -> Tensor:
         return self._run(call.ids, call, cache)
+
+
+def _mean(total: Tensor, labels: Tensor, call: Call) -> Tensor:
+    return sum(call.losses, total / (labels != IGNORED).sum().clamp(min=1))
 
 
 def build(

@@ -12,7 +12,8 @@ class Train:
     """How a model is trained.
 
     ``batch`` is the windows of a step, of ``length`` tokens each (the context if none), in
-    ``accumulate`` parts.  ``eval_tokens`` is the most that validation takes from the end of the
+    ``accumulate`` parts; with a ``loss_chunk`` the logits of no more than so many tokens are held
+    at once.  ``eval_tokens`` is the most that validation takes from the end of the
     corpus.  ``sample`` is continued by ``sample_tokens`` at each evaluation.  The last ``keep``
     checkpoints stay.
     """
@@ -20,6 +21,7 @@ class Train:
     checks = {
         "steps >= 1": "steps={steps} is below 1",
         "1 <= accumulate and accumulate <= batch": "no {accumulate} parts of batch={batch}",
+        "loss_chunk >= 1": "loss_chunk={loss_chunk} is below 1",
         "length >= 1": "length={length} is below 1",
         "length <= context": "length={length} is more than context={context}",
         "lr > 0": "lr={lr} is not above 0",
@@ -40,6 +42,7 @@ class Train:
         lr: float = 1e-3,
         length: int | None = None,
         accumulate: int = 1,
+        loss_chunk: int | None = None,
         seed: int = 0,
         dtype: Literal["fp32", "bf16"] = "fp32",
         init: Init = maker("normal"),
@@ -55,7 +58,8 @@ class Train:
         sample_tokens: int = 64,
     ) -> None:
         self.steps, self.batch, self.lr, self.length = steps, batch, lr, length
-        self.accumulate, self.seed, self.dtype, self.clip = accumulate, seed, dtype, clip
+        self.accumulate, self.loss_chunk = accumulate, loss_chunk
+        self.seed, self.dtype, self.clip = seed, dtype, clip
         self.init, self.optimizer, self.schedule = init(), optimizer(), schedule()
         self.log_every, self.eval_every, self.eval_tokens = log_every, eval_every, eval_tokens
         self.checkpoint_every, self.keep = checkpoint_every, keep

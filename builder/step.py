@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from builder.corpus import Array, Corpus, windows
 from builder.errors import NumbersError
@@ -64,7 +63,7 @@ def take_step(training: Training, index: int) -> Step:
     batch = torch.from_numpy(
         windows(training.corpus, settings.seed, index * settings.batch, settings.batch)
     )
-    loss = backward(training, batch.to(training.device), index)
+    loss = backward(training.model, settings, batch.to(training.device), index)
     limit = math.inf if settings.clip is None else settings.clip
     norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), limit)
     seen, length = torch.stack([loss, norm]).tolist()  # the one wait for the device
@@ -84,17 +83,21 @@ def take_step(training: Training, index: int) -> Step:
     return found
 
 
-def backward(training: Training, batch: Tensor, index: int) -> Tensor:
-    """The gradient of the mean loss over a batch, part by part; the loss stays on the device."""
-    settings, total = training.settings, torch.zeros((), device=training.device)
+def backward(model: Model, settings: Train, batch: Tensor, index: int) -> Tensor:
+    """The gradient of the mean loss over a batch, part by part; the loss stays on the device.
+
+    A part weighs as much as it has tokens.  What a block asks of a batch (a balance of experts), it
+    asks of each part.
+    """
+    losses = []
     for number, part in enumerate(batch.tensor_split(settings.accumulate)):
         torch.manual_seed(dropout_seed(settings.seed, index, number))
-        with numerics(training.device, settings.dtype):
-            loss = training.model.loss(part[:, :-1], part[:, 1:])
-        share = len(part) / len(batch)
-        (loss * share).backward()  # type: ignore[no-untyped-call]
-        total += loss.detach() * share
-    return total
+        with numerics(batch.device, settings.dtype):
+            loss = model.loss(part[:, :-1], part[:, 1:], chunk=settings.loss_chunk)
+        weighed = loss * (len(part) / len(batch))
+        weighed.backward()  # type: ignore[no-untyped-call]
+        losses.append(weighed.detach())
+    return torch.stack(losses).sum()
 
 
 def dropout_seed(*key: int) -> int:
@@ -108,7 +111,13 @@ def numerics(device: torch.device, dtype: str) -> torch.autocast:
 
 @torch.no_grad()
 def evaluate(
-    model: Model, tokens: Array, bytes: int, length: int, batch: int = 8, dtype: str = "fp32"
+    model: Model,
+    tokens: Array,
+    bytes: int,
+    length: int,
+    batch: int = 8,
+    dtype: str = "fp32",
+    loss_chunk: int | None = None,
 ) -> Evaluation:
     """The loss over every token but the first, each predicted once, in windows of ``length``."""
     model.eval()
@@ -123,10 +132,7 @@ def evaluate(
     for part in parts:
         ids = torch.from_numpy(part.astype(np.int64)).to(device)
         with numerics(device, dtype):
-            logits = model(ids[:, :-1])
-        losses = F.cross_entropy(
-            logits.float().flatten(0, 1), ids[:, 1:].flatten(), reduction="none"
-        )
-        nats += losses.double().sum().cpu()
+            mean = model.loss(ids[:, :-1], ids[:, 1:], chunk=loss_chunk)
+        nats += mean.double().cpu() * ids[:, 1:].numel()
     model.train()
     return Evaluation(float(nats) / predicted if predicted else math.nan, predicted, bytes)

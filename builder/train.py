@@ -158,6 +158,7 @@ def validate(training: Training) -> Evaluation:
         corpus.length,
         batch=math.ceil(settings.batch / settings.accumulate),
         dtype=settings.dtype,
+        loss_chunk=settings.loss_chunk,
     )
 
 
@@ -278,9 +279,9 @@ def dry_run(
     prepared = prepare(recipe, device, say, start)
     training, settings = prepared.training, prepared.training.settings
     batch = first_batch(training)
-    loss = backward(training, batch, 0)
+    loss = backward(training.model, settings, batch, 0)
     began = time.perf_counter()
-    backward(training, batch, 0)
+    backward(training.model, settings, batch, 0)
     seconds = (time.perf_counter() - began) * settings.steps
     before = f"loss {loss.item():.4f} before the first step"
     return f"{before}; {settings.steps} steps take about {duration(seconds)}"

@@ -25,7 +25,7 @@ from transformers import (
 from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from builder.model import IGNORED
+from builder.loss import IGNORED
 
 if TYPE_CHECKING:
     from blocks.cache import Cache as Memory

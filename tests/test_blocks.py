@@ -20,7 +20,7 @@ from blocks.layernorm import LayerNorm
 from blocks.learned_positions import LearnedPositions
 from blocks.linear import Linear
 from blocks.lm_head import LMHead
-from blocks.mask import Causal, SlidingWindow
+from blocks.mask import Causal, Chunked, SlidingWindow
 from blocks.mlp import MLP
 from blocks.moe import MoE, Softmax, stack
 from blocks.registry import maker
@@ -352,6 +352,21 @@ def check_sliding_window():
     torch.testing.assert_close(wide(x, call_of()), full(x, call_of()), **EXACT)
 
 
+def check_chunked():
+    """Token j moves position i exactly when both stand in one chunk; one of T or more is causal."""
+    for size in (1, 2, 4, 5):
+        block, x = given(Attention(DIM, HEADS, HEADS, 2, mask=lambda s=size: Chunked(s))), stream()
+        for j in range(T):
+            changed = x.clone()
+            changed[:, j] += 1
+            moved = (block(changed, call_of()) - block(x, call_of())).abs().amax((0, 2)) > 1e-9
+            end = (j // size + 1) * size
+            assert [i for i in range(T) if moved[i]] == list(range(j, min(T, end)))
+    wide = given(Attention(DIM, HEADS, HEADS, 2, mask=lambda: Chunked(T)))
+    full = given(Attention(DIM, HEADS, HEADS, 2))
+    torch.testing.assert_close(wide(x, call_of()), full(x, call_of()), **EXACT)
+
+
 def test_attention_takes_no_mask_tensor_where_causal_order_suffices(monkeypatch):
     given_masks = []
     plain = torch.nn.functional.scaled_dot_product_attention
@@ -480,6 +495,7 @@ CHECKS = {
     ("node", "token_embedding"): check_token_embedding,
     ("mask", "causal"): check_causal,
     ("mask", "sliding_window"): check_sliding_window,
+    ("mask", "chunked"): check_chunked,
     ("position", "alibi"): check_alibi,
     ("position", "rope"): check_rope,
     ("router", "softmax"): check_softmax,

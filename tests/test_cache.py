@@ -7,7 +7,7 @@ import torch
 
 from blocks.cache import KeyValues
 from builder import load_recipe
-from builder.laws.laws import model_of
+from builder.laws.case import model_of
 
 DIMS = {"dim": 8, "heads": 2, "ff": 6, "vocab": 11, "context": 24}
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from builder import build, load_recipe
 from builder.generate import choose, probabilities
 from builder.laws import recipes
-from builder.laws.laws import ids_of, model_of
+from builder.laws.case import ids_of, model_of
 
 VOCAB, CONTEXT = 11, 24
 DIMS = {"dim": 8, "heads": 2, "ff": 6, "vocab": VOCAB, "context": CONTEXT}

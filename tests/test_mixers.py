@@ -19,7 +19,7 @@ from blocks.registry import maker
 from blocks.short_conv import ShortConv
 from builder import build, load_recipe
 from builder.errors import RecipeError
-from builder.laws import LAWS, perturb
+from builder.laws import LAWS, Case, perturb
 
 B, DIM = 2, 8
 EXACT = {"rtol": 0, "atol": 1e-12}  # sums of a few hundred float64 products
@@ -500,7 +500,7 @@ HYBRIDS = {
 def test_a_hybrid_keeps_every_law(model, seed):
     recipe = recipe_of(*model)
     for law in LAWS.values():
-        law(recipe, seed)
+        law(Case(recipe, seed))
 
 
 def test_a_whole_model_agrees_with_its_cache_past_a_chunk():

@@ -1,13 +1,11 @@
 """The laws that every recipe keeps, and the strategies that draw recipes.
 
-The test suite runs them on drawn recipes; a plug-in's author runs the same ones:
-
-    from builder.laws import LAWS, recipes
+The test suite, ``check`` and the authors of plug-ins run the same ones::
 
     @given(recipe=recipes(plugins=[Path("my_blocks.py")]), seed=st.integers(0, 999))
-    def test_my_blocks_keep_the_laws(recipe, seed):
-        for law in LAWS.values():
-            law(recipe, seed)
+    def test_my_blocks_keep_every_law(recipe, seed):
+        hold(Case(recipe, seed))
+
 """
 
 from __future__ import annotations
@@ -15,12 +13,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from builder.laws.case import Case as Case
     from builder.laws.laws import LAWS as LAWS
+    from builder.laws.laws import hold as hold
     from builder.laws.noise import perturb as perturb
     from builder.laws.strategies import pages as pages
     from builder.laws.strategies import recipes as recipes
 
-_HOMES = {"LAWS": "laws", "perturb": "noise", "pages": "strategies", "recipes": "strategies"}
+_HOMES = {
+    "Case": "case",
+    "LAWS": "laws",
+    "hold": "laws",
+    "perturb": "noise",
+    "pages": "strategies",
+    "recipes": "strategies",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -74,3 +74,17 @@ def ids_of(recipe: Recipe, seed: int, rows: int, length: int) -> Tensor:
     """Token ids, (rows, length)."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randint(recipe.graph.vocab, (rows, length), generator=generator)
+
+
+def read(model: Model, ids: Tensor, **given: Any) -> Tensor:
+    """The logits of some tokens."""
+    logits: Tensor = model(ids, **given)
+    return logits
+
+
+def gradients(model: Model, loss: Tensor) -> dict[str, Tensor]:
+    """Of every parameter, by name; zero where none is reached."""
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    found = torch.autograd.grad(loss, parameters, allow_unused=True)
+    pairs = zip(names, found, parameters, strict=True)
+    return {name: torch.zeros_like(p) if g is None else g for name, g, p in pairs}

@@ -34,6 +34,11 @@ def agree(
     raise AssertionError(f"{claim}: the logits differ by {error:.3g}, {place}")
 
 
+def whole(x: Tensor) -> Tensor:
+    """All of it, as a part."""
+    return x
+
+
 def distance(a: Tensor, b: Tensor) -> float:
     """The largest difference, relative to the largest entry above 1; infinite for no number."""
     if a.shape != b.shape:

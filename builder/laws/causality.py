@@ -1,0 +1,119 @@
+"""What a token's logits may depend on: itself and what is before it, in its own row."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from builder.graph import Leaf, leaves
+from builder.laws.case import Case, read
+from builder.laws.noise import noise_of
+from builder.laws.probe import TOLERANCE, agree, distance, traced, whole
+
+TRIES = 6  # draws in which a gradient may be nonzero: a unit can be dead in one
+
+
+@torch.no_grad()
+def has_right_shapes(case: Case) -> float:
+    """Logits are (B, T, vocab) and finite, and every leaf gives what its recipe says."""
+    model, vocab = case.model, case.recipe.graph.vocab
+    for ids in (case.ids(), case.ids(1, 1)):
+        with traced(model) as seen:
+            logits = model(ids)
+        assert logits.shape == (*ids.shape, vocab), f"logits are {tuple(logits.shape)}"
+        assert logits.isfinite().all(), "logits are not finite"
+        for leaf in leaves(case.recipe.graph):
+            for output in seen.get((leaf.name, 1), []):
+                _has_shape(leaf, output, ids)
+    return 0.0
+
+
+def _has_shape(leaf: Leaf, output: Tensor, ids: Tensor) -> None:
+    shape = (*ids.shape, leaf.out)
+    assert output.shape == shape, f"{leaf.name} gives {tuple(output.shape)} and not {shape}"
+
+
+@torch.no_grad()
+def is_causal_by_value(case: Case) -> float:
+    """Whatever follows a token changes none of its logits."""
+    model, ids, vocab = case.model, case.ids(), case.recipe.graph.vocab
+    length = ids.shape[1]
+    cuts = range(1, length)
+    if not cuts:
+        return 0.0
+    places = torch.arange(length)
+    changed = [torch.where(places >= cut, (ids + 1) % vocab, ids) for cut in cuts]
+    before, *after = model(torch.cat([ids, *changed])).split(len(ids))  # a row does not see others
+    worst = 0.0
+    for cut, other, logits in zip(cuts, changed, after, strict=True):
+
+        def part(x: Tensor, cut: int = cut) -> Tensor:
+            return x[:, :cut]
+
+        def then(other: Tensor = other) -> Tensor:
+            return read(model, other)
+
+        error = distance(part(before), part(logits))
+        if error > TOLERANCE:
+            claim = f"tokens from {cut} on changed what comes before"
+            error = agree(model, lambda: model(ids), then, claim, part, part)
+        worst = max(worst, error)
+    return worst
+
+
+@torch.no_grad()
+def rows_are_independent(case: Case) -> float:
+    """A row's logits don't depend on what else is in its batch."""
+    model, ids = case.model, case.ids(3)
+    return max(
+        agree(
+            model,
+            lambda: model(ids),
+            lambda row=row: model(ids[row : row + 1]),  # type: ignore[misc]
+            f"row {row} of the batch is not what it is alone",
+            lambda x, row=row: x[row : row + 1],  # type: ignore[misc]
+            whole,
+        )
+        for row in range(3)
+    )
+
+
+@torch.no_grad()
+def dropout_is_off_in_eval(case: Case) -> float:
+    """An evaluated model gives the same logits at any state of the random numbers."""
+    model, ids = case.model, case.ids()
+
+    def after(state: int) -> Tensor:
+        torch.manual_seed(state)
+        return read(model, ids)
+
+    claim = "two evaluations of one input"
+    return agree(model, lambda: after(0), lambda: after(1), claim, whole, whole)
+
+
+def is_causal_by_gradient(case: Case) -> float:
+    """No logit has a gradient to a later embedding, and some have one to another."""
+    reached = any(_reaches(case.other(case.seed + attempt)) for attempt in range(TRIES))
+    assert reached, "no token's logits depend on any embedding"
+    return 0.0
+
+
+def _reaches(case: Case) -> bool:
+    """Whether a logit has a gradient to some embedding; AssertionError if to a later one."""
+    model, ids = case.model, case.ids(1)
+    embedded: list[Tensor] = []
+    name = next(leaf.name for leaf in leaves(case.recipe.graph) if leaf.kind == "embedding")
+    handle = model.get_submodule(name).register_forward_hook(lambda m, g, out: embedded.append(out))
+    logits = model(ids)
+    handle.remove()
+    weighed = (logits * noise_of(case.seed, "logits", logits)).sum(-1)[0]
+    reached = 0.0
+    for i, logit in enumerate(weighed):
+        (gradient,) = torch.autograd.grad(logit, embedded[0], retain_graph=True)
+        assert gradient.isfinite().all(), f"the gradient of token {i} is not finite"
+        later = gradient[0, i + 1 :].abs().sum(-1)
+        assert not later.any(), (
+            f"token {i} reads token {i + 1 + int(later.bool().long().argmax())}, which is later"
+        )
+        reached += float(gradient[0, : i + 1].abs().sum())
+    return reached > 0

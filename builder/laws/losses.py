@@ -1,0 +1,100 @@
+"""The loss is a mean over labels, however many of its logits are held at once, and in how many
+parts its batch is read.
+"""
+
+from __future__ import annotations
+
+import copy
+import random
+
+import torch
+from torch import Tensor
+
+from builder.laws.case import Case, gradients
+from builder.laws.noise import noise_of
+from builder.laws.probe import TOLERANCE, distance
+from builder.loss import IGNORED
+from builder.settings import Train
+from builder.step import backward
+
+ROWS = 3
+PARTED = 5  # rows: neither two parts of them nor three are alike
+
+
+def loss_is_the_mean_over_its_labels(case: Case) -> float:
+    """The loss is ``log sum exp(logits) - logit``, meant over the labels that are not -100.
+
+    Evaluated, it is that alone: what blocks add is for training.  The logits at an ignored label
+    get no gradient at all, and without labels the loss is 0, with gradients of 0.
+
+    """
+    model, ids, labels = case.model, case.ids(ROWS), labels_of(case)
+    logits, loss = model.logits_and_loss(ids, labels)
+    (towards,) = torch.autograd.grad(loss, logits, retain_graph=True)
+    counted = (labels != IGNORED)[..., None]
+    picked = torch.zeros_like(logits).scatter(-1, labels.clamp(min=0)[..., None], 1.0)
+    with torch.no_grad():
+        costs = logits.logsumexp(-1, keepdim=True) - (logits * picked).sum(-1, keepdim=True)
+        error = distance(loss, costs[counted].mean())
+        assert error <= TOLERANCE, f"the loss is not the mean over its labels, by {error:.3g}"
+        pulls = (logits.softmax(-1) - picked) * counted / counted.sum()
+        astray = distance(towards, pulls)
+        assert astray <= TOLERANCE, f"the gradient of the logits is wrong by {astray:.3g}"
+        assert not (towards * ~counted).any(), "a label that is ignored moves its logits"
+    nothing = model.loss(ids, torch.full_like(labels, IGNORED))
+    assert not nothing.detach().any(), f"without labels the loss is {nothing.item()}"
+    for name, gradient in gradients(model, nothing).items():
+        assert not gradient.any(), f"without labels {name} has a gradient"
+    return max(error, astray)
+
+
+def any_chunk_gives_the_same_loss(case: Case) -> float:
+    """However many positions' logits are held at once, the loss and its gradients are the same."""
+    model, ids, labels = case.model, case.ids(ROWS), labels_of(case)
+    plain = model.loss(ids, labels)
+    chunk = random.Random(case.seed).randint(1, ids.numel())
+    in_chunks = model.loss(ids, labels, chunk=chunk)
+    found, expected = gradients(model, in_chunks), gradients(model, plain)
+    with torch.no_grad():
+        errors = {name: distance(found[name], expected[name]) for name in expected}
+        errors["the loss"] = distance(in_chunks, plain)
+        errors["the loss without gradients"] = distance(model.loss(ids, labels, chunk=chunk), plain)
+        for size in (1, ids.numel() + 1):
+            errors[f"the loss by {size}"] = distance(model.loss(ids, labels, chunk=size), plain)
+    for name, error in errors.items():
+        assert error <= TOLERANCE, f"in chunks of {chunk}, {name} differs by {error:.3g}"
+    nothing = model.loss(ids, torch.full_like(labels, IGNORED), chunk=chunk)
+    assert not nothing.detach().any(), f"without labels a loss in chunks is {nothing.item()}"
+    return max(errors.values())
+
+
+def unequal_parts_make_one_batch(case: Case) -> float:
+    """A batch read in parts, some longer than others, has the loss and the gradients of the whole.
+
+    As training reads it, and evaluated: what a block asks of a batch as a whole, a balance of
+    experts, it asks of each part.
+
+    """
+    batch = case.ids(PARTED, case.length + 1)
+    if batch.shape[1] < 2:
+        return 0.0
+    whole = case.model.loss(batch[:, :-1], batch[:, 1:])
+    expected = gradients(case.model, whole)
+    model, parts = copy.deepcopy(case.model), random.Random(case.seed).choice([2, 3])
+    total = backward(model, Train(accumulate=parts), batch, 0)
+    errors = {"the loss": distance(total, whole.detach())}
+    for name, parameter in model.named_parameters():
+        found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+        errors[name] = distance(found, expected[name])
+    for name, error in errors.items():
+        assert error <= TOLERANCE, f"read in {parts} parts, {name} differs by {error:.3g}"
+    return max(errors.values())
+
+
+def labels_of(case: Case) -> Tensor:
+    """A label for each token, a third of them ignored, and never all."""
+    ids = case.ids(ROWS)
+    labels = ids.roll(-1, 1)
+    ignored = noise_of(case.seed, "labels", torch.zeros(ids.shape)) > 0.43  # a third of a normal
+    ignored[0, 0] = False
+    return labels.masked_fill(ignored, IGNORED)

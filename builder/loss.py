@@ -1,0 +1,117 @@
+"""The cross entropy of a model's logits: all of them at once, or those of so many positions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn import functional as F
+
+from blocks.kinds import NODES
+from builder.construct import registered
+from builder.graph import Graph, Leaf, edges, leaves
+
+IGNORED = -100  # a label that does not count
+
+
+def summed(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy in nats over the labels that are not -100, summed in float32 or wider.
+
+    Shapes: logits ``(..., vocab)``, labels ``(...)``.
+    """
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    flat = logits.to(wide).flatten(0, -2)
+    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+
+
+def summed_in_chunks(
+    head: Callable[[Tensor], Tensor],
+    parameters: Sequence[Tensor],
+    x: Tensor,
+    labels: Tensor,
+    chunk: int,
+) -> Tensor:
+    """``summed(head(x), labels)``, holding the logits of no more than ``chunk`` positions.
+
+    ``head``, whose parameters these are, reads every position by itself.  Shapes: x ``(B, T,
+    dim)``, labels ``(B, T)``.
+    """
+    x, labels = x.flatten(0, 1)[None], labels.flatten()[None]
+    if torch.is_grad_enabled():
+        learning = [parameter for parameter in parameters if parameter.requires_grad]
+        apply: Callable[..., Tensor] = _InChunks.apply
+        return apply(head, chunk, labels, x, *learning)
+    pieces = zip(_cut(x, chunk), _cut(labels, chunk), strict=True)
+    return torch.stack([summed(head(piece), expected) for piece, expected in pieces]).sum()
+
+
+def _cut(x: Tensor, chunk: int) -> tuple[Tensor, ...]:
+    """(1, N, ...) in pieces of (1, chunk, ...), the last one shorter."""
+    return torch.split(x, chunk, 1)
+
+
+class _InChunks(torch.autograd.Function):
+    """The gradients are taken on the way forward, while a chunk's logits are there: backward only
+    scales them.  So nothing is computed twice, and dropout is drawn once.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        head: Callable[[Tensor], Tensor],
+        chunk: int,
+        labels: Tensor,
+        x: Tensor,
+        *parameters: Tensor,
+    ) -> Tensor:
+        totals, towards_x = [], []
+        gradients: list[Tensor | None] = [None] * len(parameters)
+        for piece, expected in zip(_cut(x, chunk), _cut(labels, chunk), strict=True):
+            with torch.enable_grad():
+                piece = piece.detach().requires_grad_()
+                total = summed(head(piece), expected)
+            own, *found = torch.autograd.grad(total, (piece, *parameters), allow_unused=True)
+            totals.append(total.detach())
+            towards_x.append(own)
+            gradients = list(map(_added, gradients, found))
+        ctx.save_for_backward(torch.cat(towards_x, 1), *gradients)
+        return torch.stack(totals).sum()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        """In a gradient's own type only when scaled: a sum may be past what a half can hold."""
+        scaled = (None if g is None else g * gradient for g in ctx.saved_tensors)
+        return None, None, None, *scaled
+
+
+def _added(total: Tensor | None, more: Tensor | None) -> Tensor | None:
+    """Sums over chunks are in float32 or wider: a hundred small terms are not lost in a half."""
+    if more is None:
+        return total
+    more = more.to(torch.promote_types(more.dtype, torch.float32))
+    return more if total is None else total.add_(more)
+
+
+def where_chunks_begin(graph: Graph) -> int | None:
+    """The number of the item that gives the first logits, if it and all after it read every
+    position by itself; else None.
+    """
+    first = next(n for n, item in enumerate(graph.items) if _gives_logits(item))
+    after = (leaf for item in graph.items[first:] for leaf in leaves(item))
+    return first if all(map(_reads_alone, after)) else None
+
+
+def _gives_logits(item: Any) -> bool:
+    return any(NODES[leaf.kind].gives == "logits" for leaf in leaves(item))
+
+
+def _reads_alone(leaf: Leaf) -> bool:
+    """Whether a leaf asks for nothing but what reaches it, at a position or at all of them."""
+    asked = inspect.signature(registered(leaf.kind, leaf.word).forward).parameters  # type: ignore[attr-defined]
+    alone = not NODES[leaf.kind].mixes and not asked.keys() & {"call", "cache"}
+    return alone and not any(edges(leaf))

@@ -1,0 +1,190 @@
+"""No option of training is dead: each alters what some tiny run does, and so what it leaves."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import pytest
+import torch
+
+import builder.train
+from blocks.lm_head import LMHead
+from builder import checkpoints, load_recipe
+from builder.errors import BuilderError
+from builder.index import load_index
+from builder.laws.options import Pages, model_entries
+from builder.tokenizers import Bpe
+from builder.train import train
+
+INDEX = load_index()
+ENTRIES = [entry for entry in INDEX if entry not in model_entries(INDEX)]
+OPTIONS = {f"{e.kind}.{e.word}.{p.name}": (e, p) for e in ENTRIES for p in e.parameters}
+RUNS = 40  # changes tried of one option before it counts as dead
+BESIDE = 4  # of them beside each change of another option
+VOCAB = 300
+PAGE = {
+    "recipe": 1,
+    "dims": {"dim": 8, "heads": 2, "ff": 8, "vocab": VOCAB, "context": 12},
+    "model": [
+        "token_embedding",
+        {"repeat": 2, "block": [{"residual": ["rmsnorm", "glu"]}, {"dropout": 0.1}]},
+        {"lm_head": {"bias": True}},
+    ],
+    "tokenizer": "bytes",
+    "data": {"text": "plain.txt"},
+}
+TRAIN = {"steps": 8, "batch": 3, "lr": 0.01, "log_every": 1, "eval_every": 3}
+TRAIN |= {"checkpoint_every": 3, "sample_tokens": 4}
+WRITTEN = {"text": {"path": "records.jsonl"}}  # what an entry's other options need to be seen
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run leaves, without its times; ``widest`` is how many logits it ever held at once."""
+
+    events: list
+    kept: list
+    samples: str
+    tokenizer: str
+    weights: dict
+    widest: int
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where every word that an option may be tried with is a file: a text, or a tokenizer."""
+    home = tmp_path_factory.mktemp("runs")
+    texts = [" ".join(f"{w} {w}s {i * i}" for i in range(200)) for w in ("dog", "cat", "cow")]
+    records = [{"text": a, "word": b, "other": c} for a, b, c in [texts]]
+    for kind in ("data", "tokenizer", "rest"):
+        (home / kind).mkdir()
+        (home / kind / "plain.txt").write_text(texts[0])
+        (home / kind / "records.jsonl").write_text("\n".join(map(json.dumps, records)))
+    for word, text, vocab in (("word", texts[1], 270), ("other", texts[2], 280)):
+        (home / "data" / word).write_text(text)
+        Bpe(vocab).fit([text]).save(home / "tokenizer" / word)
+    return home
+
+
+@pytest.fixture(scope="module")
+def outcomes(folder):
+    """What the run of a page leaves, each page trained once; None where it is refused."""
+    known: dict[str, Outcome | None] = {}
+
+    def outcome(page, home):
+        text = json.dumps([page, home])
+        if text not in known:
+            known[text] = run_of(page, folder / home, len(known))
+        return known[text]
+
+    return outcome
+
+
+def run_of(page, home, number):
+    widest = [0]
+    forward = LMHead.forward
+
+    def watched(self, x):
+        widest.append(x.numel() // x.shape[-1] * self.training)
+        return forward(self, x)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(home)
+        patch.setattr(builder.train, "use_physical_cores", lambda: None)
+        patch.setattr(LMHead, "forward", watched)
+        try:
+            run = train(load_recipe(page), Path(f"runs/{number}"))
+        except BuilderError:
+            return None
+        events = [{k: v for k, v in e.items() if k != "tokens_per_s"} for e in run.metrics()]
+        samples = home / run.path / "samples.txt"
+        return Outcome(
+            events,
+            [path.name for path in checkpoints.all_in(run.checkpoints)],
+            samples.read_text() if samples.exists() else "",
+            run.tokenizer.to_json(),
+            checkpoints.read(run.latest(), "model"),
+            max(widest),
+        )
+
+
+def page_of(entry, options, settings):
+    """A page that trains with these options of a word."""
+    settings, written = {**TRAIN, **settings}, {**WRITTEN.get(entry.word, {}), **options}
+    match entry.kind:
+        case "section":
+            return PAGE | {"train": settings | options}
+        case "data" | "tokenizer":
+            return PAGE | {"train": settings, entry.kind: {entry.word: written}}
+    return PAGE | {"train": settings | {entry.kind: {entry.word: written}}}
+
+
+def values_of(entry, parameter):
+    """Values of a type, legal or not; of a size those near the dim of its name."""
+    near = PAGE["dims"].get(parameter.name) if parameter.role == "size" else None
+    own = [] if near is None else [near - 1, near - 20, near // 2, near + 1]
+    return own + Pages(entry, INDEX, ()).values(parameter)
+
+
+def contexts(entry, parameter):
+    """Options beside this one: none, then one other of the word or of the section changed."""
+    yield {}, {}
+    for other in entry.parameters:
+        if other is not parameter:
+            yield from (({other.name: value}, {}) for value in values_of(entry, other)[:3])
+    section = INDEX.filler("section", "train")
+    for other in section.parameters if entry is not section else ():
+        yield from (({}, {other.name: value}) for value in values_of(section, other)[:3])
+
+
+def changes(entry, parameter, outcome):
+    """What is altered by each legal change: the names of an outcome's parts."""
+    home = entry.kind if entry.kind in ("data", "tokenizer") else "rest"
+    for beside, settings in contexts(entry, parameter):
+        first = outcome(page_of(entry, beside, settings), home)
+        for value in values_of(entry, parameter)[: BESIDE if beside or settings else None]:
+            page = page_of(entry, {**beside, parameter.name: value}, settings)
+            other = outcome(page, home)
+            if first is None or other is None:
+                first = first or other
+            else:
+                yield altered(first, other)
+
+
+def altered(one, other):
+    """The parts of two outcomes that differ by more than rounding."""
+    found = {name for name in ("kept", "samples", "tokenizer", "widest")
+             if getattr(one, name) != getattr(other, name)}  # fmt: skip
+    if not same_events(one.events, other.events):
+        found.add("events")
+    pairs = [(one.weights[name], other.weights.get(name)) for name in one.weights]
+    if not all(torch.allclose(a, b, rtol=1e-4, atol=1e-6) for a, b in pairs):
+        found.add("weights")
+    return found
+
+
+def same_events(ours, theirs):
+    """Alike in what they tell and when, and in every number up to rounding."""
+    if [list(e.items())[:2] for e in ours] != [list(e.items())[:2] for e in theirs]:
+        return False
+    pairs = ((e[key], f.get(key)) for e, f in zip(ours, theirs, strict=True) for key in e)
+    return all(a == b or a == pytest.approx(b, rel=1e-5) for a, b in pairs)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_option_of_training_alters_what_a_run_leaves(option, outcomes):
+    entry, parameter = OPTIONS[option]
+    tried = islice(changes(entry, parameter, outcomes), RUNS)
+    assert any(tried), f"{option}: no legal change alters what a run leaves"
+
+
+def test_two_runs_of_one_page_leave_the_same(folder):
+    train_section = INDEX.filler("section", "train")
+    page = page_of(train_section, {}, {})
+    one, other = (run_of(page, folder / "rest", name) for name in ("one", "two"))
+    assert altered(one, other) == set()
+    assert all(torch.equal(one.weights[name], other.weights[name]) for name in one.weights)

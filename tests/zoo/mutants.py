@@ -1,0 +1,814 @@
+"""The bug zoo: one mutant of our own code for each bug that the field has shipped.
+
+A mutant is a text in a file, which stands there once, and what takes its place.  Its story says who
+shipped the bug, by a repository's issue where we have read it; otherwise it is a common slip.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One bug: ``edits`` are pairs of a text that stands once in ``file``, and its replacement."""
+
+    name: str
+    file: str
+    story: str
+    edits: tuple[tuple[str, str], ...]
+
+    def applied(self, text: str) -> str:
+        """The file's text with the bug in it."""
+        for old, new in self.edits:
+            assert text.count(old) == 1, f"{self.name}: {text.count(old)} times {old!r}"
+            text = text.replace(old, new)
+        return text
+
+
+def bug(name: str, file: str, story: str, *edits: tuple[str, str]) -> Mutant:
+    return Mutant(name, file, story, edits)
+
+
+MASKS = (
+    bug(
+        "future-leak",
+        "blocks/attend.py",
+        "the mask is left out where no cache is: four classes of transformers did for months",
+        ("weigh(q, k, v, causal=length > 1)", "weigh(q, k, v)"),
+    ),
+    bug(
+        "leak-of-one-token",
+        "blocks/mask.py",
+        "a common slip: the next token is seen, but only where a mask is written out",
+        ("return j <= i", "return j <= i + 1"),
+    ),
+    bug(
+        "leak-beside-softcap",
+        "blocks/attend.py",
+        "a common slip: the diagonal of the path that writes its scores out",
+        ("device=q.device).tril()", "device=q.device).tril(1)"),
+    ),
+    bug(
+        "causal-from-the-top-left",
+        "blocks/attend.py",
+        "is_causal counts from the first key, with a cache too: pytorch#103082, onnx#8068",
+        ("if length == total:", "if length > 1:"),
+    ),
+    bug(
+        "window-one-wider",
+        "blocks/mask.py",
+        "the mask sees w + 1 and the cache keeps w: mlx-lm#390",
+        ("(i - j < self.span)", "(i - j <= self.span)"),
+    ),
+    bug(
+        "window-one-narrower",
+        "blocks/mask.py",
+        "the mask sees w - 1 and the cache keeps w",
+        ("(i - j < self.span)", "(i - j < self.span - 1)"),
+    ),
+    bug(
+        "window-without-itself",
+        "blocks/mask.py",
+        "mask and cache agree on w + 1: is the token itself one of the window? mlx-lm#390",
+        ("self.span = window", "self.span = window + 1"),
+    ),
+    bug(
+        "window-ignored",
+        "blocks/mask.py",
+        "one of two paths has no window: transformers#29777, unsloth#8253",
+        ("(j <= i) & (i - j < self.span)", "j <= i"),
+    ),
+    bug(
+        "chunk-off-by-one",
+        "blocks/mask.py",
+        "a common slip: chunks that begin one position late",
+        ("i // self.span == j // self.span", "(i + 1) // self.span == (j + 1) // self.span"),
+    ),
+    bug(
+        "mask-added-as-a-number",
+        "blocks/attend.py",
+        "a boolean mask is added as 0 and 1: a common slip",
+        (
+            'scores = scores.masked_fill(~seen, float("-inf"))',
+            "scores = scores + seen.to(scores.dtype)",
+        ),
+    ),
+    bug(
+        "empty-row",
+        "blocks/attend.py",
+        "a row that sees nothing is not a number: pytorch#103749, OLMo#322",
+        (
+            "return seen | (i == j)",
+            "return seen.expand(torch.broadcast_shapes(seen.shape, i.shape))",
+        ),
+    ),
+    bug(
+        "bands-off-by-one",
+        "blocks/attend.py",
+        "a common slip: the block of keys begins one late",
+        ("S - T - (span - 1)\n", "S - T - span\n"),
+    ),
+    bug(
+        "bias-lost-in-bands",
+        "blocks/attend.py",
+        "a fast path that knows no bias takes those who have one: a common slip",
+        ("out = weigh(q, band(k), band(v), seen, added)", "out = weigh(q, band(k), band(v), seen)"),
+    ),
+)
+
+SCORES = (
+    bug(
+        "softcap-lost-in-the-cache",
+        "blocks/attend.py",
+        "capped in one of the two, scoring and generating: keras-hub#1712",
+        ("if softcap is None:", "if softcap is None or q.shape[2] == 1:"),
+    ),
+    bug(
+        "softcap-never",
+        "blocks/attend.py",
+        "the option is read and passed to nobody: vllm-metal#665",
+        ("if softcap is None:", "if True:"),
+    ),
+    bug(
+        "softcap-after-the-mask",
+        "blocks/attend.py",
+        "tanh makes -inf a number, and all is seen: a common slip",
+        (
+            "weights = scores.softmax(",
+            "weights = (softcap * torch.tanh(scores / softcap)).softmax(",
+        ),
+    ),
+    bug(
+        "groups-interleaved",
+        "blocks/attend.py",
+        "keys are repeated as 0 1 0 1 where 0 0 1 1 is meant: a common slip",
+        (
+            "x.repeat_interleave(q.shape[1] // x.shape[1], 1)",
+            "x.repeat(1, q.shape[1] // x.shape[1], 1, 1)",
+        ),
+    ),
+    bug(
+        "scale-of-the-whole-width",
+        "blocks/attention.py",
+        "1 / sqrt(dim) where 1 / sqrt(head_dim) is meant: a common slip",
+        ("self.scale = head_dim**-0.5", "self.scale = dim**-0.5"),
+    ),
+    bug(
+        "scale-ignored",
+        "blocks/attention.py",
+        "a dead option",
+        ("head_dim**-0.5 if scale is None else scale", "head_dim**-0.5"),
+    ),
+    bug(
+        "attention-dropout-in-eval",
+        "blocks/attention.py",
+        "scaled_dot_product_attention drops always: nanoGPT#240, timm#1978, pytorch#124464",
+        ("self.dropout if self.training else 0.0", "self.dropout"),
+    ),
+    bug(
+        "norm-behind-the-rotation",
+        "blocks/attention.py",
+        "qk_norm has gains, so that it is not the same on rotated keys: a common slip",
+        (
+            "x = x if norm is None else norm(x)\n"
+            "        return x if self.position is None else self.position.rotate(x, call)",
+            "x = x if self.position is None else self.position.rotate(x, call)\n"
+            "        return x if norm is None else norm(x)",
+        ),
+    ),
+    bug(
+        "value-from-itself",
+        "blocks/attention.py",
+        "what is read across depth is read at home: a common slip",
+        ("self.value_mix[1] * other", "self.value_mix[1] * v"),
+    ),
+)
+
+POSITIONS = (
+    bug(
+        "offset-lost-in-the-cache",
+        "blocks/call.py",
+        "each chunk's positions begin at 0: a common slip",
+        ("torch.arange(start, total, device", "torch.arange(0, total - start, device"),
+    ),
+    bug(
+        "offset-lost-beside-padding",
+        "blocks/call.py",
+        "the same, but only where rows differ",
+        ("before[:, start:], before,", "before[:, : ids.shape[1]], before,"),
+    ),
+    bug(
+        "pairs-mixed-up",
+        "blocks/rope.py",
+        "halves are rotated as neighbours: TinyLlama#24, nanotron#427",
+        ('if self.pairs == "half":', 'if self.pairs != "half":'),
+    ),
+    bug(
+        "pairs-ignored",
+        "blocks/rope.py",
+        "neighbours are taken as halves, and laid out as neighbours: the option is dead",
+        ("turning[..., 0::2], turning[..., 1::2]", "turning.chunk(2, -1)"),
+    ),
+    bug(
+        "rotary-tables-in-bf16",
+        "blocks/rope.py",
+        "angles in the model's own precision: transformers#29285, transformers#25681, gpt-neox#1003",
+        (
+            "return angles.cos().to(dtype), angles.sin().to(dtype)",
+            "return angles.to(dtype).cos(), angles.to(dtype).sin()",
+        ),
+    ),
+    bug(
+        "rotary-frequencies-in-bf16",
+        "blocks/rope.py",
+        "the frequencies are a buffer, which a change of type rounds: Megatron-LM#744",
+        ("self.theta**-exponent", "(self.theta**-exponent).to(dtype).double()"),
+    ),
+    bug(
+        "fraction-ignored",
+        "blocks/rope.py",
+        "a dead option: all of a head is rotated",
+        ("int(head_dim * fraction)", "head_dim"),
+    ),
+    bug(
+        "one-table-for-all-layers",
+        "blocks/rope.py",
+        "local and global layers of another theta share a table: a common slip",
+        ('("rope", self.theta, self.rotated, x.dtype)', '("rope", self.rotated, x.dtype)'),
+    ),
+    bug(
+        "rotation-backwards-for-one-half",
+        "blocks/rope.py",
+        "a sign is wrong, so that lengths change: a common slip",
+        (
+            "turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)",
+            "turned = torch.cat([a * cos + b * sin, b * cos + a * sin], -1)",
+        ),
+    ),
+    bug(
+        "alibi-sign",
+        "blocks/alibi.py",
+        "the far is favoured: a common slip",
+        ("* (j - i)  #", "* (i - j)  #"),
+    ),
+    bug(
+        "alibi-slopes-off-by-one",
+        "blocks/alibi.py",
+        "the first slope is 1: aprender#2143",
+        ("2.0 ** (-8 * (h + 1) / power)", "2.0 ** (-8 * h / power)"),
+    ),
+    bug(
+        "alibi-for-odd-heads",
+        "blocks/alibi.py",
+        "slopes where heads is no power of two, which the paper leaves to its code",
+        ("slopes(2 * power)[0::2]", "slopes(2 * power)[1::2]"),
+    ),
+    bug(
+        "alibi-only-without-padding",
+        "blocks/attend.py",
+        "the path of a boolean mask forgets the bias: a common slip",
+        ("return weigh(q, k, v, seen, bias and bias(i, j))", "return weigh(q, k, v, seen)"),
+    ),
+    bug(
+        "learned-positions-clamped",
+        "blocks/learned_positions.py",
+        "past the table the last row is used, and nobody is told",
+        ("call.end > self.limit and (last", "False and (last"),
+        ("F.embedding(call.positions,", "F.embedding(call.positions.clamp(max=self.limit - 1),"),
+    ),
+    bug(
+        "sines-and-cosines-swapped",
+        "blocks/sinusoidal_positions.py",
+        "a common slip: another table than the paper's",
+        ("[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]"),
+    ),
+)
+
+PADDING_AND_PACKING = (
+    bug(
+        "padding-counts-as-positions",
+        "blocks/call.py",
+        "one count for every row: unsloth#3699, nnsight#673",
+        ("real = real - padding.long()", "pass"),
+    ),
+    bug(
+        "padding-is-seen",
+        "blocks/attend.py",
+        "a common slip: the mask of padding is lost",
+        (
+            "seen = seen & ~call.padding[:, j.clamp(0, last)]",
+            "seen = seen & (call.padding[:, :1] == 0)[..., None] | seen",
+        ),
+    ),
+    bug(
+        "padding-is-summed-up",
+        "blocks/recurrent.py",
+        "a recurrent mixer reads padding as tokens: a common slip",
+        ("    if padding is None:\n        return x\n", "    if True:\n        return x\n"),
+    ),
+    bug(
+        "documents-see-each-other",
+        "blocks/call.py",
+        "packed without a mask of documents: nanoVLM#204",
+        ("segments = starts.cumsum(1)", "segments = torch.ones_like(documents)"),
+    ),
+    bug(
+        "documents-by-their-number",
+        "blocks/call.py",
+        "A B A: two documents of one number are taken for one; a common slip",
+        ("segments = starts.cumsum(1)", "segments = documents + 1"),
+    ),
+    bug(
+        "positions-go-on-in-a-document",
+        "blocks/call.py",
+        "positions are not reset where a document begins: nanoVLM#201",
+        ("before = before - (before * starts).cummax(1).values", "pass"),
+    ),
+    bug(
+        "state-passes-into-a-document",
+        "blocks/recurrent.py",
+        "the recurrent state is not reset: prime-rl#3000, SkyRL#2056",
+        ("seen = seen & (own[..., 1:, None] == own[..., None, :])", "pass"),
+    ),
+    bug(
+        "convolution-reads-across-documents",
+        "blocks/recurrent.py",
+        "the short convolution is forgotten where the state is reset: prime-rl#3000",
+        ("taps = [tap * same[..., None] for tap, same in zip(taps, own, strict=True)]", "pass"),
+    ),
+)
+
+CACHES = (
+    bug(
+        "cache-keeps-too-little",
+        "blocks/cache.py",
+        "the cache keeps w - 2 where the mask sees w - 1 before the token",
+        (
+            "else min(self.length, self.span - 1)\n\n",
+            "else min(self.length, max(self.span - 2, 0))\n\n",
+        ),
+    ),
+    bug(
+        "cache-keeps-too-much",
+        "blocks/cache.py",
+        "one position more than any mask can see: a waste that is told as none",
+        ("else min(self.length, self.span - 1)\n\n", "else min(self.length, self.span)\n\n"),
+    ),
+    bug(
+        "owner-not-widened",
+        "blocks/attention.py",
+        "who reads another's keys sees further than its owner keeps: a common slip",
+        ("for attention in (self, *readers)]", "for attention in (self,)]"),
+    ),
+    bug(
+        "crop-keeps-garbage",
+        "blocks/cache.py",
+        "the count goes down and the end of what is written stays: a common slip",
+        ("self.end, self.length = self.end - dropped, length", "self.length = length"),
+    ),
+    bug(
+        "crop-past-what-is-kept",
+        "blocks/cache.py",
+        "a window that has dropped what it needs is cropped all the same",
+        ("if self.end - dropped < needed:", "if self.end - dropped < 0:"),
+    ),
+    bug(
+        "crop-forgets-documents",
+        "blocks/cache.py",
+        "tokens are cropped, their documents are not: a common slip",
+        ("self.documents = None if self.documents is None else self.documents[:, :length]", "pass"),
+    ),
+    bug(
+        "reorder-forgets-one-state",
+        "blocks/cache.py",
+        "some states keep the order of before: transformers#46612",
+        (
+            "for state in self.states.values():\n            state.reorder(rows)",
+            "for state in list(self.states.values())[1:]:\n            state.reorder(rows)",
+        ),
+    ),
+    bug(
+        "reorder-forgets-the-tokens",
+        "blocks/cache.py",
+        "the states follow, the ids do not: wrong only where they are read again",
+        ("self.ids = None if self.ids is None else self.ids[rows]", "pass"),
+    ),
+    bug(
+        "fork-shares-tensors",
+        "blocks/cache.py",
+        "a shallow copy: a common slip",
+        ("return copy.deepcopy(self)", "return copy.copy(self)"),
+    ),
+    bug(
+        "reset-leaves-the-length",
+        "blocks/cache.py",
+        "what was read is forgotten, but not how much: a common slip",
+        ("self.length = 0  # positions seen", 'self.length = getattr(self, "length", 0)'),
+    ),
+    bug(
+        "buffer-grows-and-shifts",
+        "blocks/cache.py",
+        "what is kept is copied from the wrong place when the buffer moves",
+        (
+            "buffer[:, :, self.end - kept : self.end]\n        self.end = kept",
+            "buffer[:, :, :kept]\n        self.end = kept",
+        ),
+    ),
+    bug(
+        "convolution-window-off-by-one",
+        "blocks/recurrent.py",
+        "the next call gets the window of the place before: a common slip",
+        ("return y, x[:, length:].clone()", "return y, x[:, length - 1 : -1].clone()"),
+    ),
+    bug(
+        "shared-layers-share-a-cache",
+        "builder/assemble.py",
+        "one cache for all places that share weights: a common slip",
+        ("self.sites += 1", "self.sites = len(self.made)"),
+    ),
+    bug(
+        "failed-call-stays-in-the-cache",
+        "builder/model.py",
+        "tokens of a call that raised are taken for read: a common slip",
+        ("            cache.crop(before)\n            raise", "            raise"),
+    ),
+)
+
+LEAVES = (
+    bug(
+        "dropout-in-eval",
+        "blocks/dropout.py",
+        "the functional dropout needs to be told: a common slip",
+        ("F.dropout(x, self.p, self.training)", "F.dropout(x, self.p)"),
+    ),
+    bug(
+        "dropout-never",
+        "blocks/dropout.py",
+        "after one evaluation it is off for good: Megatron-LM#411",
+        ("F.dropout(x, self.p, self.training)", "x"),
+    ),
+    bug(
+        "eps-outside-the-root",
+        "blocks/rmsnorm.py",
+        "x / (rms + eps): a common slip",
+        (
+            "return F.rms_norm(x, (self.dim,), self.weight, self.eps)",
+            "y = x / (x.square().mean(-1, keepdim=True).sqrt() + self.eps)\n"
+            "        return y if self.weight is None else y * self.weight",
+        ),
+    ),
+    bug(
+        "eps-ignored",
+        "blocks/rmsnorm.py",
+        "a dead option",
+        ("self.weight, self.eps)", "self.weight, 1e-6)"),
+    ),
+    bug(
+        "gain-missing",
+        "blocks/rmsnorm.py",
+        "the weight is there, saved and loaded, and multiplies nothing",
+        ("(self.dim,), self.weight, self.eps)", "(self.dim,), None, self.eps)"),
+    ),
+    bug(
+        "variance-unbiased",
+        "blocks/layernorm.py",
+        "torch.var divides by n - 1 unless it is told: a common slip",
+        (
+            "return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)",
+            "y = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + self.eps).sqrt()\n"
+            "        y = y if self.weight is None else y * self.weight\n"
+            "        return y if self.bias is None else y + self.bias",
+        ),
+    ),
+    bug(
+        "scale-twice",
+        "blocks/scale.py",
+        "sqrt(dim) is in the weights and in the forward (Gemma's embedding): a common slip",
+        ("return self.factor * x", "return self.factor * (self.factor * x)"),
+    ),
+    bug(
+        "gelu-of-another-kind",
+        "blocks/act.py",
+        "tanh where erf is meant: the two differ in the fourth digit",
+        ("return F.gelu(x)\n", 'return F.gelu(x, approximate="tanh")\n'),
+    ),
+    bug(
+        "gate-and-up-swapped",
+        "blocks/glu.py",
+        "w1 and w3 of another code: a common slip of who ports weights",
+        ("self.act(self.gate(x)) * self.up(x)", "self.act(self.up(x)) * self.gate(x)"),
+    ),
+    bug(
+        "kernel-reversed",
+        "blocks/recurrent.py",
+        "a convolution where a correlation is meant: a common slip",
+        (
+            "taps = [x[:, i : i + length] for i in range(kernel)]",
+            "taps = [x[:, i : i + length] for i in range(kernel)][::-1]",
+        ),
+    ),
+    bug(
+        "delta-rule-forgets-to-decay",
+        "blocks/gated_delta.py",
+        "what is corrected is the state before the chunk, not decayed",
+        ("found = bs * (vs - far * (ks @ state))", "found = bs * (vs - ks @ state)"),
+    ),
+    bug(
+        "delta-rule-keeps-all",
+        "blocks/gated_delta.py",
+        "the state passes from chunk to chunk without decay",
+        ("state = far[:, :, -1:] * state", "state = state"),
+    ),
+    bug(
+        "decay-of-the-wrong-sign",
+        "blocks/gated_delta.py",
+        "exp(A) where -exp(A) is meant",
+        ("beta = -self.A_log", "beta = self.A_log"),
+    ),
+    bug(
+        "normaliser-does-not-decay",
+        "blocks/linear_attention.py",
+        "decay is a dead option",
+        (
+            "torch.log1p(-(2.0 ** (-5 - head))) if self.decay",
+            "torch.zeros_like(head) if self.decay",
+        ),
+    ),
+    bug(
+        "hyper-mix-transposed",
+        "blocks/hyper.py",
+        "rows and columns of the mixing matrix: a common slip",
+        ("mix.transpose(-1, -2) @ h", "mix @ h"),
+    ),
+    bug(
+        "lerp-adds",
+        "blocks/lerp.py",
+        "a residual where a step towards is meant",
+        ("x + self.rate * (body(x) - x)", "x + self.rate * body(x)"),
+    ),
+    bug(
+        "head-bias-ignored",
+        "blocks/lm_head.py",
+        "a bias that is made and never added",
+        ("F.linear(x, self.weight, self.bias)", "F.linear(x, self.weight)"),
+    ),
+)
+
+EXPERTS = (
+    bug(
+        "router-not-normalised",
+        "blocks/moe.py",
+        "weights of the chosen do not sum to one where they should: vllm-fork#73",
+        ("if self.normalise:", "if False:"),
+    ),
+    bug(
+        "router-softmax-behind-the-choice",
+        "blocks/moe.py",
+        "softmax of the chosen scores where that of all is asked: TensorRT-LLM#2752",
+        (
+            "weights, chosen = scores.topk(self.top_k, -1)",
+            "weights, chosen = self.score(x).topk(self.top_k, -1)\n"
+            "        weights = weights.softmax(-1)",
+        ),
+    ),
+    bug(
+        "router-softmax-over-tokens",
+        "blocks/moe.py",
+        "scores depend on the other tokens, later ones too: a common slip",
+        ("self.score(x).softmax(-1)", "self.score(x).softmax(0)"),
+    ),
+    bug(
+        "expert-weight-of-another-choice",
+        "blocks/moe.py",
+        "the first choice's weight for every choice: a common slip",
+        ("weights[rows, slots, None]", "weights[rows, 0, None]"),
+    ),
+    bug(
+        "experts-drop-tokens",
+        "blocks/moe.py",
+        "an expert takes no more than its share, and who else is in the batch decides",
+        ("torch.where(chosen == e) if", "(t[:5] for t in torch.where(chosen == e)) if"),
+    ),
+    bug(
+        "balance-of-the-wrong-sign",
+        "blocks/moe.py",
+        "the loss rewards an uneven load",
+        ("call.losses.append(self.balance *", "call.losses.append(-self.balance *"),
+    ),
+    bug(
+        "balance-softmax-twice",
+        "blocks/moe.py",
+        "scores pass a softmax again on their way into the loss: transformers#45120",
+        ("return weights, chosen, scores\n", "return weights, chosen, scores.softmax(-1)\n"),
+    ),
+    bug(
+        "balance-counts-each-choice",
+        "blocks/moe.py",
+        "shares of tokens sum to top_k and not to 1: transformers#43688",
+        ("scatter(1, chosen, 1.0 / chosen.shape[1])", "scatter(1, chosen, 1.0)"),
+    ),
+    bug(
+        "balance-counts-padding",
+        "blocks/moe.py",
+        "padding is balanced too: a common slip",
+        ("if padding is None\n            else", "if True\n            else"),
+    ),
+)
+
+WIRING = (
+    bug(
+        "branch-dropped",
+        "builder/assemble.py",
+        "the second of two parallel branches, such as a shared expert, is not added",
+        ("for branch in self.branches[1:]:", "for branch in self.branches[2:]:"),
+    ),
+    bug(
+        "residual-forgotten",
+        "builder/assemble.py",
+        "a YAML-driven peer reads the word and changes nothing",
+        ("return x + self.body(x, call, cache)", "return self.body(x, call, cache)"),
+    ),
+    bug(
+        "label-means-the-first",
+        "builder/wiring.py",
+        "kv_from reads another layer than the nearest: a common slip",
+        ("return found if many else found[-1:]", "return found if many else found[:1]"),
+    ),
+    bug(
+        "source-weighed-away",
+        "blocks/mix.py",
+        "a source is read and not added",
+        ("mixed = mixed + weight * source", "mixed = mixed + weight * mixed"),
+    ),
+    bug(
+        "head-never-tied",
+        "builder/assemble.py",
+        "a dead option: tie is read, and two matrices are trained",
+        ('if getattr(module, "tie", False):', "if False:"),
+    ),
+    bug(
+        "tie-lost-when-materialised",
+        "builder/initial.py",
+        "built on meta, tied, and untied when storage comes: NeMo Automodel#2511",
+        ("if id(parameter) not in made:", "if True:"),
+    ),
+    bug(
+        "shared-weights-are-copies",
+        "builder/assemble.py",
+        "layers that share begin alike and part: a common slip",
+        ("if first is not None and first[0].options == leaf.options:", "if False:"),
+        ("            share(module, first[1])", "            pass"),
+    ),
+    bug(
+        "option-by-name",
+        "builder/compose.py",
+        "an option that only blocks of one name get: a test on a name in the code",
+        (
+            "        self.arguments.check(word)\n",
+            "        self.arguments.check(word)\n"
+            '        known |= {"eps": 0.01} if "eps" in known and "first" in item.blocks else {}\n',
+        ),
+    ),
+    bug(
+        "weights-by-nesting",
+        "builder/compose.py",
+        "parameters are named by where they stand in the YAML: renaming loses weights",
+        (
+            "        first = self.firsts.get(item)\n",
+            '        name += "".join(f"_{block}" for block in item.blocks[:1])\n'
+            "        first = self.firsts.get(item)\n",
+        ),
+    ),
+)
+
+TRAINING = (
+    bug(
+        "ignored-labels-count",
+        "builder/model.py",
+        "the sum over labels is divided by all of them: a common slip",
+        ("(labels != IGNORED).sum().clamp(min=1)", "labels.numel()"),
+    ),
+    bug(
+        "no-labels-at-all",
+        "builder/model.py",
+        "a batch whose labels are all ignored has a loss that is not a number",
+        ("(labels != IGNORED).sum().clamp(min=1)", "(labels != IGNORED).sum()"),
+    ),
+    bug(
+        "loss-in-bf16",
+        "builder/model.py",
+        "cross entropy in the model's own precision: transformers#29285 (logits.float())",
+        ("logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten", "logits.flatten"),
+    ),
+    bug(
+        "blocks-losses-forgotten",
+        "builder/model.py",
+        "the balance of a mixture is computed and not trained on",
+        ("sum(call.losses, total /", "sum([], total /"),
+    ),
+    bug(
+        "parts-count-alike",
+        "builder/step.py",
+        "unequal parts of a batch are averaged: transformers#35203, mlx-lm#1413",
+        ("share = len(part) / len(batch)", "share = 1 / settings.accumulate"),
+    ),
+    bug(
+        "parts-are-summed",
+        "builder/step.py",
+        "a gradient that grows with the number of parts: verl#3332",
+        ("share = len(part) / len(batch)", "share = 1.0"),
+    ),
+    bug(
+        "norms-decay",
+        "builder/optimizers.py",
+        "gains and biases decay: transformers#35927, Fast-LLM#542",
+        ("parameter.dim() - stacked >= 2 and not", "not"),
+        (
+            'leaf.kind in ("embedding", "positions", "norm")',
+            'leaf.kind in ("embedding", "positions")',
+        ),
+    ),
+    bug(
+        "embeddings-decay",
+        "builder/optimizers.py",
+        "a table is taken for a matrix that mixes: minGPT#24",
+        ('leaf.kind in ("embedding", "positions", "norm")', 'leaf.kind in ("positions", "norm")'),
+    ),
+    bug(
+        "gains-of-experts-decay",
+        "builder/optimizers.py",
+        "a stacked gain has two dimensions: a common slip",
+        ("parameter.dim() - stacked >= 2", "parameter.dim() >= 2"),
+    ),
+    bug(
+        "shared-weights-move-twice",
+        "builder/optimizers.py",
+        "a tied weight is in two groups, or twice in one",
+        (
+            "in model.named_parameters():\n        stacked",
+            "in model.named_parameters(remove_duplicate=False):\n        stacked",
+        ),
+    ),
+    bug(
+        "weights-not-in-any-group",
+        "builder/optimizers.py",
+        "what is in no group does not learn: a common slip",
+        (
+            "(decayed if mixes else kept).append(parameter)",
+            "decayed += [parameter] * mixes\n        kept += [parameter] * (name.startswith(lookups))",
+        ),
+    ),
+    bug(
+        "weights-by-order",
+        "builder/initial.py",
+        "one generator for all: a block that is swapped changes every weight behind it",
+        (
+            "    materialise(model, first)",
+            "    torch.manual_seed(seed)\n    materialise(model, first)",
+        ),
+        (
+            "torch.randn(parameter.shape, generator=_generator(seed, name)) * std",
+            "torch.randn(parameter.shape) * std",
+        ),
+    ),
+    bug(
+        "weights-by-shape",
+        "builder/initial.py",
+        "each weight from the same seed: two of one shape begin alike",
+        ("generator=_generator(seed, name)) * std", "generator=_generator(seed)) * std"),
+    ),
+    bug(
+        "experts-begin-alike",
+        "builder/initial.py",
+        "stacked experts are drawn as one and copied: a common slip",
+        ("generator=_generator(seed, name, e))", "generator=_generator(seed, name))"),
+    ),
+    bug(
+        "depth-scaled-by-layers",
+        "builder/assemble.py",
+        "1 / sqrt(layers) where the additions to the stream are meant (GPT-2: two a layer)",
+        (
+            "        case Layer():\n            return count_adds(node.body)",
+            "        case Layer():\n            return 1",
+        ),
+    ),
+    bug(
+        "depth-never-scaled",
+        "builder/assemble.py",
+        "a dead option: no matrix is known to write into the stream",
+        ("getattr(module.get_submodule(parent), name).output = True", "pass"),
+    ),
+)
+
+MUTANTS = (
+    *MASKS,
+    *SCORES,
+    *POSITIONS,
+    *PADDING_AND_PACKING,
+    *CACHES,
+    *LEAVES,
+    *EXPERTS,
+    *WIRING,
+    *TRAINING,
+)
