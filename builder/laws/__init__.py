@@ -13,6 +13,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from builder.laws.authors import battery as battery
     from builder.laws.case import Case as Case
     from builder.laws.laws import LAWS as LAWS
     from builder.laws.laws import hold as hold
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from builder.laws.strategies import recipes as recipes
 
 _HOMES = {
+    "battery": "authors",
     "Case": "case",
     "LAWS": "laws",
     "hold": "laws",

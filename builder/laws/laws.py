@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
-from builder.laws import batches, caches, causality, parameters, spellings
+from builder.laws import (
+    batches,
+    caches,
+    causality,
+    costs,
+    identities,
+    losses,
+    options,
+    parameters,
+    positions,
+    precision,
+    reach,
+    spellings,
+)
 from builder.laws.case import Case, Law
 
 LAWS: dict[str, Law] = {
@@ -11,6 +24,7 @@ LAWS: dict[str, Law] = {
         causality.has_right_shapes,
         causality.is_causal_by_value,
         causality.is_causal_by_gradient,
+        reach.reach_is_what_the_masks_say,
         causality.rows_are_independent,
         causality.dropout_is_off_in_eval,
         caches.cached_equals_full,
@@ -19,6 +33,15 @@ LAWS: dict[str, Law] = {
         batches.padded_equals_unpadded,
         batches.packed_equals_separate,
         batches.documents_do_not_see_each_other,
+        positions.positions_may_shift,
+        identities.identities_hold,
+        options.no_option_is_dead,
+        costs.costs_are_known,
+        losses.loss_is_the_mean_over_its_labels,
+        losses.any_chunk_gives_the_same_loss,
+        losses.unequal_parts_make_one_batch,
+        precision.dtypes_are_kept,
+        precision.half_precision_is_no_worse_on_any_path,
         parameters.every_parameter_learns,
         parameters.names_are_unique,
         parameters.each_is_moved_by_one_group,
@@ -31,13 +54,26 @@ LAWS: dict[str, Law] = {
 }
 
 
+DEAR = {  # asked of one case in so many, where many cases are held
+    "costs_are_known": 10,
+    "saved_equals_loaded": 5,
+    "dtypes_are_kept": 3,
+    "half_precision_is_no_worse_on_any_path": 3,
+    "unequal_parts_make_one_batch": 2,
+}
+
+
 def hold(case: Case) -> dict[str, float]:
-    """Hold a case to every law, and give the largest error of each; what is raised bears a note of
-    the law.
+    """Hold a case to the laws, the dear ones in turn, and give the largest error of each.
+
+    What is raised bears a note of the law.
+
     """
     errors = {}
     before = _state(case)
-    for name, law in LAWS.items():
+    for number, (name, law) in enumerate(LAWS.items()):
+        if (case.seed + number) % DEAR.get(name, 1):
+            continue
         try:
             errors[name] = law(case)
             assert _state(case) == before, "the law itself changed the model"

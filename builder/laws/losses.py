@@ -6,15 +6,16 @@ from __future__ import annotations
 
 import copy
 import random
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from builder.construct import make
 from builder.laws.case import Case, gradients
 from builder.laws.noise import noise_of
 from builder.laws.probe import TOLERANCE, distance
 from builder.loss import IGNORED
-from builder.settings import Train
 from builder.step import backward
 
 ROWS = 3
@@ -81,7 +82,9 @@ def unequal_parts_make_one_batch(case: Case) -> float:
     whole = case.model.loss(batch[:, :-1], batch[:, 1:])
     expected = gradients(case.model, whole)
     model, parts = copy.deepcopy(case.model), random.Random(case.seed).choice([2, 3])
-    total = backward(model, Train(accumulate=parts), batch, 0)
+    options = {**dict(case.recipe.train.options), "accumulate": parts}
+    training = make(replace(case.recipe.train, options=tuple(options.items())))
+    total = backward(model, training, batch, 0)
     errors = {"the loss": distance(total, whole.detach())}
     for name, parameter in model.named_parameters():
         found = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad

@@ -1,7 +1,7 @@
 """What the laws say of one recipe: how large the error of each is, or where it is broken and how.
 
 A law is asked of the recipe's twin, with a few draws of weights and tokens.  One that fails is
-asked again on fewer tokens; whatever a block raises counts as a failure too, and stops no other law.
+asked again on fewer tokens.  Whatever a block raises is a failure too, and stops no other law.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import re
 import traceback
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,14 +22,14 @@ from torch import Tensor, nn
 
 from builder.assemble import LeafRun
 from builder.errors import BuilderError, Finding, Mark, render, show
-from builder.graph import Filler, Leaf, leaves
+from builder.graph import Leaf, leaves
 from builder.index import ROOT
 from builder.laws.case import Case, Law
 from builder.laws.laws import LAWS
-from builder.laws.options import dead_options, words_of
+from builder.laws.options import words_of
 from builder.laws.probe import traced
 from builder.laws.twin import LARGE, NoPage, Twin, count_weights, twin, unwritten
-from builder.model import Model, build
+from builder.model import build
 from builder.recipe import Recipe
 
 SEEDS = 5
@@ -56,8 +57,9 @@ class LargeRecipe(Recipe):
 class Failure:
     """How a law failed: in a sentence, and at which leaf of the original, if that is known.
 
-    ``raised`` names the class of an exception that was no law's.  ``ids`` are the tokens, a row
-    each, of the smallest input on which it failed.
+    ``raised`` names the class of an exception that was no law's, and ``at`` its file and line.
+    ``ids`` are the tokens, a row each, of the smallest input on which it failed; ``cause`` is what
+    an output was that is no number, or of a wrong type.
     """
 
     says: str
@@ -65,7 +67,9 @@ class Failure:
     leaf: str | None = None
     mark: Mark | None = None
     raised: str | None = None
+    at: str | None = None
     ids: tuple[tuple[int, ...], ...] = ()
+    cause: str | None = None
 
     @property
     def tokens(self) -> int:
@@ -73,8 +77,13 @@ class Failure:
         return max(map(len, self.ids), default=0)
 
     def is_like(self, other: Failure) -> bool:
-        """Whether both may have one cause."""
-        return (self.leaf, self.raised) == (other.leaf, other.raised)
+        """Whether both are at one place."""
+        return (self.leaf, self.raised, self.at) == (other.leaf, other.raised, other.at)
+
+    def is_as_told(self, other: Failure) -> bool:
+        """Whether one need not be told after the other: some faults break nearly every law."""
+        told = self.says == other.says or (self.cause is not None and self.cause == other.cause)
+        return told or (self.raised is not None and self.is_like(other))
 
 
 @dataclass(frozen=True)
@@ -103,15 +112,14 @@ class Examination:
     def of(cls, recipe: Recipe, seed: int = 0) -> Examination:
         return cls(twin(recipe), range(seed, seed + SEEDS))
 
-    @property
-    def laws(self) -> dict[str, Law]:
-        """All laws; and of what a plug-in brings, that no option is dead."""
-        return {**LAWS, **({OPTIONS_LAW: no_option_is_dead} if self.twin.recipe.plugins else {})}
+    def __str__(self) -> str:
+        seeds = ", ".join(map(str, self.seeds))
+        return f"{self.twin.original.name} {self.twin}; seeds {seeds}"
 
     def answers(self) -> Iterator[Answer]:
         """What each law says, as soon as it is known."""
         cases = [Case(self.twin.recipe, seed) for seed in self.seeds]
-        for name, law in self.laws.items():
+        for name, law in LAWS.items():
             try:
                 yield self._answer(name, law, cases)
             except NoPage:
@@ -130,7 +138,8 @@ class Examination:
         """The largest error, or how the law fails.  NoPage if it is one of the original alone."""
         seen = Seen()
         try:
-            with seen.watching(case.model):
+            with seen.watching(case), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of torch, on what a faulty block gave it
                 return law(case)
         except (NoPage, MemoryError):
             raise
@@ -164,15 +173,15 @@ class Examination:
 
     def _failure(self, error: Exception, case: Case, seen: Seen) -> Failure:
         frames = list(traceback.walk_tb(error.__traceback__))
-        files = {str(path) for path in case.recipe.plugins}
-        theirs = [place for place in frames if place[0].f_code.co_filename in files]
-        says, raised = _first_line(error), None
+        theirs = _in_plugins(frames, case.recipe.plugins)
+        says, raised, at = _first_line(error), None, None
         if theirs or not isinstance(error, AssertionError):
-            raised = type(error).__name__
-            says = f"{raised}: {says} ({_where(theirs or frames)})"
+            raised, at = type(error).__name__, theirs or _where(frames)
+            says = f"{raised}: {says}, raised at {at}"
         name = _running(frames) if theirs else _named(says, case.recipe)
-        if name is None and (unsound := seen.first_unsound(case)):
-            name, what = unsound
+        cause = seen.first_unsound(case, only_numbers=name is not None)
+        if cause is not None:
+            name, what = cause
             says = f"{says}; {name} gives {what}"
         name = name or _running(frames)
         return Failure(
@@ -181,7 +190,9 @@ class Examination:
             name and self.twin.in_original(name),
             _mark(name, says, case.recipe),
             raised,
+            at,
             seen.rows,
+            cause and f"{cause[0]} {cause[1]}",
         )
 
 
@@ -196,8 +207,13 @@ class Seen:
     call: tuple[Tensor, dict[str, Any]] | None = None
 
     @contextmanager
-    def watching(self, model: Model) -> Iterator[None]:
-        """Note what the model reads from here on."""
+    def watching(self, case: Case) -> Iterator[None]:
+        """Note what the case's model reads from here on, if it can be made at all."""
+        try:
+            model = case.model
+        except Exception:  # a law that asks for it meets the same
+            yield
+            return
 
         def called(module: nn.Module, given: tuple[Tensor], named: dict[str, Any]) -> None:
             self.call = given[0], {name: x for name, x in named.items() if name != "cache"}
@@ -206,7 +222,9 @@ class Seen:
             if self.ids is None or _size(given[0]) > _size(self.ids):
                 self.ids = given[0]
 
-        table = next(leaf.weights for leaf in leaves(model.recipe.graph) if leaf.kind == "embedding")
+        table = next(
+            leaf.weights for leaf in leaves(model.recipe.graph) if leaf.kind == "embedding"
+        )
         handles = [
             model.register_forward_pre_hook(called, with_kwargs=True),
             model.get_submodule(table).register_forward_pre_hook(embedded),
@@ -225,18 +243,21 @@ class Seen:
         few = self.ids if len(self.ids) <= ROWS else self.ids[:1]
         return tuple(map(tuple, few.tolist()))
 
-    def first_unsound(self, case: Case) -> tuple[str, str] | None:
-        """The first leaf whose output in the last call is no number, or of another type."""
-        for dtype in (torch.float64, torch.float32) if self.call else ():
+    def first_unsound(self, case: Case, only_numbers: bool) -> tuple[str, str] | None:
+        """The first leaf whose output, in the last call, is no number; or of another type."""
+        if self.ids is None:
+            return None
+        ids, given = self.call or (self.ids, {})
+        for dtype in (torch.float64, torch.float32):
             model = copy.deepcopy(case.model).to(dtype)
             with traced(model) as outputs, torch.no_grad(), suppress(Exception):
-                model(self.call[0], **self.call[1])  # type: ignore[index]
+                model(ids, **given)
             for (name, _), calls in outputs.items():
                 for output in calls:
-                    if output.dtype != dtype:
-                        return name, f"{_type(output.dtype)} in a model of {_type(dtype)}"
                     if not output.isfinite().all():
-                        return name, "what is not a finite number"
+                        return name, "what is no finite number"
+                    if output.dtype != dtype and not only_numbers:
+                        return name, f"{_type(output.dtype)} in a model of {_type(dtype)}"
         return None
 
 
@@ -253,16 +274,18 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or "no reason given").splitlines()[0]
 
 
+def _in_plugins(frames: Frames, plugins: Sequence[Path]) -> str:
+    """The file and line of the innermost frame in a plug-in, or nothing."""
+    files = {str(path.resolve()): path for path in plugins}
+    found = ((files.get(frame.f_code.co_filename), line) for frame, line in reversed(frames))
+    return next((f"{path}:{line}" for path, line in found if path is not None), "")
+
+
 def _where(frames: Frames) -> str:
-    """The file and line of the innermost frame, of our own or a plug-in's if there is one."""
-    frame, line = frames[-1]
-    for other in reversed(frames):
-        if not {"site-packages", "dist-packages"} & set(Path(other[0].f_code.co_filename).parts):
-            frame, line = other
-            break
-    path = Path(frame.f_code.co_filename)
-    shown = path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
-    return f"{shown}:{line}, in {frame.f_code.co_name}"
+    """The file and line of the innermost frame that is ours."""
+    found = ((Path(frame.f_code.co_filename), line) for frame, line in reversed(frames))
+    ours = ((path, line) for path, line in found if path.is_relative_to(ROOT))
+    return next(f"{path.relative_to(ROOT)}:{line}" for path, line in ours)
 
 
 def _running(frames: Frames) -> str | None:
@@ -299,29 +322,28 @@ def _mark(name: str | None, says: str, recipe: Recipe) -> Mark | None:
 # What is told
 
 
-def line(answer: Answer) -> str:
-    """A law and its error in one line."""
-    width = max(map(len, LAWS)) + 2
-    if answer.failure is not None:
-        return f"{answer.title:<{width}}broken"
-    told = f"ok, {answer.unasked}" if answer.unasked else f"ok  {answer.error:.2g}"
-    return f"{answer.title:<{width}}{told}"
+def told(answer: Answer, before: Iterable[Answer] = (), *, colour: bool = False) -> str:
+    """A law in one line, and in a few if it is broken as none before it was."""
+    title, failure = f"{answer.title:<{max(map(len, LAWS)) + 2}}", answer.failure
+    if failure is None:
+        return title + (f"ok, {answer.unasked}" if answer.unasked else f"ok  {answer.error:.2g}")
+    for other in before:
+        if other.failure is not None and failure.is_as_told(other.failure):
+            return f"{title}broken, as {other.title!r} is"
+    return f"{title}broken\n{paragraph(answer.law, failure, colour)}"
 
 
-def paragraph(answer: Answer, *, colour: bool = False) -> str:
-    """What a broken law says, with the leaf's place and the smallest input."""
-    failure = answer.failure
-    assert failure is not None, answer
+def paragraph(law: str, failure: Failure, colour: bool = False) -> str:
+    """What a broken law says, with the leaf's place on the page and the smallest input."""
     notes = []
-    if failure.leaf is not None:
+    if failure.leaf is not None and failure.leaf not in failure.says:
         notes.append(f"in {failure.leaf}")
     if failure.ids:
         notes.append(_input(failure))
     if failure.mark is not None:
-        finding = Finding(answer.law, failure.says, failure.mark, "", tuple(notes))
-        return render(finding, colour=colour)
-    told = show(BuilderError(answer.law, failure.says), colour=colour)
-    return "\n".join([told, *(f"   {note}" for note in notes)])
+        return render(Finding(law, failure.says, failure.mark, "", tuple(notes)), colour=colour)
+    head = show(BuilderError(law, failure.says), colour=colour)
+    return "\n".join([head, *(f"   {note}" for note in notes)])
 
 
 def _input(failure: Failure) -> str:
@@ -353,6 +375,7 @@ def _row(answer: Answer) -> dict[str, Any]:
     return row | {
         "says": failure.says,
         "raised": failure.raised,
+        "at": failure.at,
         "leaf": failure.leaf,
         "file": mark and mark.source.name,
         "line": mark and mark.line,

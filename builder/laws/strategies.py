@@ -43,7 +43,8 @@ class Where:
     """A place in a page: what stands here must keep the stream's ``width``.
 
     ``depth`` is how many branches may still be opened; ``expert`` is asked in an expert, where
-    nothing may look at other tokens; ``blocks`` are the names that may be used.
+    nothing may look at other tokens; ``blocks`` are the names that may be used, and ``sought`` is a
+    word that is put wherever it can stand.
 
     """
 
@@ -52,6 +53,16 @@ class Where:
     depth: int = 2
     blocks: tuple[str, ...] = ()
     expert: Accepts | None = None
+    sought: str = ""
+
+    def seeks(self, entry: Entry) -> bool:
+        """Whether a word is the one that is sought, or has a slot for it."""
+        slots = (p for p in entry.parameters if p.type.base == "slot")
+        return entry.word == self.sought or any(map(self.seeks_in, slots))
+
+    def seeks_in(self, parameter: Parameter) -> bool:
+        """Whether the word that is sought may fill a slot."""
+        return self.sought in self.grammar.index.words(parameter.type.slot)
 
     def accepts(self, node: Written) -> bool:
         return self.expert(node) if self.expert else self.grammar.keeps(node, self.width)
@@ -65,11 +76,17 @@ class Where:
 
 
 def recipes(
-    max_layers: int = 3, max_dim: int = 16, plugins: Sequence[Path] = ()
+    max_layers: int = 3,
+    max_dim: int = 16,
+    plugins: Sequence[Path] = (),
+    holding: Sequence[str] = (),
 ) -> st.SearchStrategy[Recipe]:
-    """Small recipes over all that is registered, in ``blocks/`` and in the plug-ins."""
-    made = pages(max_layers, max_dim, plugins).map(lambda page: load_recipe(page, (), plugins))
-    return made.filter(is_small)
+    """Small recipes over all that is registered, in ``blocks/`` and in the plug-ins.
+
+    Each holds one of the words of ``holding``, if one is drawn that can stand somewhere.
+    """
+    drawn = pages(max_layers, max_dim, plugins, holding)
+    return drawn.map(lambda page: load_recipe(page, (), plugins)).filter(is_small)
 
 
 def is_small(recipe: Recipe) -> bool:
@@ -78,7 +95,13 @@ def is_small(recipe: Recipe) -> bool:
 
 
 @st.composite
-def pages(draw: Draw, max_layers: int = 3, max_dim: int = 16, plugins: Sequence[Path] = ()) -> Page:
+def pages(
+    draw: Draw,
+    max_layers: int = 3,
+    max_dim: int = 16,
+    plugins: Sequence[Path] = (),
+    holding: Sequence[str] = (),
+) -> Page:
     """A recipe's page, as dicts and lists."""
     index = _index(tuple(plugins))
     grammar = Grammar(index, draw(_dims(index, max_dim)))
@@ -87,10 +110,12 @@ def pages(draw: Draw, max_layers: int = 3, max_dim: int = 16, plugins: Sequence[
     for name in NAMES[: draw(st.integers(1, len(NAMES)))]:
         blocks[name] = _branch(draw, replace(where, blocks=tuple(blocks)))
     where = replace(where, blocks=tuple(blocks))
-    start = _leaf(draw, where, grammar.entries(reads="tokens", gives="stream"), _starts(grammar))
+    seeking = replace(where, sought=draw(st.sampled_from(holding))) if holding else where
+    start = _leaf(draw, seeking, grammar.entries(reads="tokens", gives="stream"), _starts(grammar))
     body, width = _body(draw, where, max_layers)
+    body = [*_holding(draw, seeking), *body] if holding else body
     ends = grammar.entries(reads="stream", gives="logits")
-    head = _leaf(draw, where, ends, lambda node: _ends(grammar, node, width))
+    head = _leaf(draw, seeking, ends, lambda node: _ends(grammar, node, width))
     model = [start, *body, head, *_on_logits(draw, where)]
     page = {"recipe": 1, "dims": dict(grammar.dims), "blocks": blocks, "model": model}
     return _mixed(draw, page)
@@ -191,7 +216,8 @@ def _leaf(
     draw: Draw, where: Where, entries: Sequence[Entry], accepts: Accepts, first: int | None = None
 ) -> Written:
     """One of these leaves, of the ``first`` few if one of them can stand here, with options."""
-    for entry in [*_turned(draw, entries[:first]), *entries[first or len(entries) :]]:
+    turned = [*_turned(draw, entries[:first]), *entries[first or len(entries) :]]
+    for entry in sorted(turned, key=lambda entry: not where.seeks(entry)):
 
         def fits(given: dict[str, Any], entry: Entry = entry) -> bool:
             return accepts(written(entry, given))
@@ -224,6 +250,7 @@ def _options(
         return None
     for parameter in free:
         often = 2 if parameter.type.base in ("slot", "node") else 4
+        often = 1 if where.seeks_in(parameter) else often
         if parameter not in needed and draw(st.integers(1, often)) == 1:
             beside = dict(chosen)
 
@@ -259,7 +286,8 @@ def _value(draw: Draw, where: Where, parameter: Parameter, accepts: Accepts) -> 
 
 def _filler(draw: Draw, where: Where, parameter: Parameter, accepts: Accepts) -> tuple[Any] | None:
     index, kind = where.grammar.index, parameter.type.slot
-    for word in _turned(draw, [*index.words(kind), *["none"] * parameter.type.optional]):
+    words = _turned(draw, [*index.words(kind), *["none"] * parameter.type.optional])
+    for word in sorted(words, key=lambda word: word != where.sought):
         if word == "none":
             return ("none",) if accepts("none") else None
         entry = index.filler(kind, word)
@@ -337,7 +365,7 @@ def _item(draw: Draw, where: Where) -> Written:
 def _widened(draw: Draw, where: Where) -> Written:
     """A branch of another width, between a leaf that leads there and one that leads back."""
     grammar, changing = where.grammar, where.grammar.changing_width()
-    entry = draw(st.sampled_from(changing))
+    entry = draw(st.sampled_from([e for e in changing if where.seeks(e)] or changing))
     value = draw(st.sampled_from([2, 3] if entry.outer else grammar.widths()))
     opened: Written = {entry.word: value}
     width = grammar.width_after(opened, where.width)
@@ -354,7 +382,8 @@ def _widened(draw: Draw, where: Where) -> Written:
 
 def _joined(draw: Draw, where: Where) -> Written:
     """A joiner round a branch, of whatever width the branch then meets."""
-    entry = draw(st.sampled_from(where.grammar.joiners()))
+    joiners = where.grammar.joiners()
+    entry = draw(st.sampled_from([e for e in joiners if where.seeks(e)] or joiners))
 
     def fits(given: dict[str, Any]) -> bool:
         return where.accepts({entry.word: "rmsnorm", **given})
@@ -429,6 +458,22 @@ def _body(draw: Draw, where: Where, max_layers: int) -> tuple[list[Written], int
     width = draw(st.sampled_from(where.grammar.widths()))
     after = replace(where, width=width, depth=1, blocks=())
     return [*body, {"linear": width}, *_branch(draw, after)], width
+
+
+def _holding(draw: Draw, where: Where) -> list[Written]:
+    """Nodes that hold the word that is sought: in the stream, round a branch, or as a layer."""
+    grammar = where.grammar
+    if any(map(where.seeks, grammar.joiners())):
+        node = _joined(draw, replace(where, depth=1))
+    elif any(entry.word == where.sought for entry in grammar.changing_width()):
+        node = _widened(draw, replace(where, depth=1))
+    else:
+        entries = grammar.entries(reads="stream", gives="stream")
+        node = _leaf(draw, where, entries, where.accepts)
+    if node == "none":
+        return []
+    inside: Written = draw(st.sampled_from([node, {"residual": ["rmsnorm", node]}]))
+    return [draw(st.sampled_from([inside, {"repeat": 2, "block": inside}]))]
 
 
 def _section(draw: Draw, where: Where, left: int) -> tuple[Written, int]:

@@ -34,7 +34,7 @@ MASKS = (
     bug(
         "future-leak",
         "blocks/attend.py",
-        "the mask is left out where no cache is: four classes of transformers did for months",
+        "the mask is left out where no cache is: four classes of transformers did for months (issue 5)",
         ("weigh(q, k, v, causal=length > 1)", "weigh(q, k, v)"),
     ),
     bug(
@@ -213,7 +213,7 @@ POSITIONS = (
     bug(
         "rotary-tables-in-bf16",
         "blocks/rope.py",
-        "angles in the model's own precision: transformers#29285, transformers#25681, gpt-neox#1003",
+        "angles in the model's own precision: transformers#29285, gpt-neox#1003",
         (
             "return angles.cos().to(dtype), angles.sin().to(dtype)",
             "return angles.to(dtype).cos(), angles.to(dtype).sin()",
@@ -222,7 +222,7 @@ POSITIONS = (
     bug(
         "rotary-frequencies-in-bf16",
         "blocks/rope.py",
-        "the frequencies are a buffer, which a change of type rounds: Megatron-LM#744",
+        "the frequencies are a buffer, which a change of type rounds: transformers#29496",
         ("self.theta**-exponent", "(self.theta**-exponent).to(dtype).double()"),
     ),
     bug(
@@ -559,13 +559,13 @@ EXPERTS = (
     bug(
         "router-not-normalised",
         "blocks/moe.py",
-        "weights of the chosen do not sum to one where they should: vllm-fork#73",
+        "weights of the chosen do not sum to one where they should: HabanaAI/vllm-fork#73",
         ("if self.normalise:", "if False:"),
     ),
     bug(
         "router-softmax-behind-the-choice",
         "blocks/moe.py",
-        "softmax of the chosen scores where that of all is asked: TensorRT-LLM#2752",
+        "softmax of the chosen scores where that of all is asked: Fast-LLM#83",
         (
             "weights, chosen = scores.topk(self.top_k, -1)",
             "weights, chosen = self.score(x).topk(self.top_k, -1)\n"
@@ -697,9 +697,15 @@ TRAINING = (
     ),
     bug(
         "loss-in-bf16",
-        "builder/model.py",
+        "builder/loss.py",
         "cross entropy in the model's own precision: transformers#29285 (logits.float())",
-        ("logits.to(torch.promote_types(logits.dtype, torch.float32)).flatten", "logits.flatten"),
+        ("flat = logits.to(wide).flatten(0, -2)", "flat = logits.flatten(0, -2)"),
+    ),
+    bug(
+        "chunks-of-loss-unscaled",
+        "builder/loss.py",
+        "a loss in chunks whose backward ignores what it is multiplied with: a common slip",
+        ("None if g is None else g * gradient", "None if g is None else g"),
     ),
     bug(
         "blocks-losses-forgotten",
@@ -711,13 +717,13 @@ TRAINING = (
         "parts-count-alike",
         "builder/step.py",
         "unequal parts of a batch are averaged: transformers#35203, mlx-lm#1413",
-        ("share = len(part) / len(batch)", "share = 1 / settings.accumulate"),
+        ("weighed = loss * (len(part) / len(batch))", "weighed = loss / settings.accumulate"),
     ),
     bug(
         "parts-are-summed",
         "builder/step.py",
         "a gradient that grows with the number of parts: verl#3332",
-        ("share = len(part) / len(batch)", "share = 1.0"),
+        ("weighed = loss * (len(part) / len(batch))", "weighed = loss"),
     ),
     bug(
         "norms-decay",
