@@ -355,7 +355,19 @@ class Expander:
             more = max(0, times - 1) * sum(1 for _ in written_leaves(once))
             self.budget.leaf(value.mark, more)
             return once * times
-        return tuple(item for _ in range(times) for item in self._entries(entries, scope))
+        made = tuple(item for _ in range(times) for item in self._entries(entries, scope))
+        if times and not self.findings:
+            self._all_met(value.get("share"), scope)
+        return made
+
+    def _all_met(self, share: Value | None, scope: Scope) -> None:
+        """Hold that every name of a ``share`` was met in its repeat."""
+        for name in share.items if isinstance(share, Sequence) else (share,):
+            if isinstance(name, Scalar) and scope.shared.get(str(name.value)) == []:
+                met = [other for other, made in scope.shared.items() if made]
+                message = f"{name.value!r} is not in this repeat: there is nothing to share"
+                help = "share " + ", ".join(met) if met else "leave it out, or use it in the repeat"
+                self._fault("idle-share", message, name.mark, help)
 
     def _shared(self, value: Value | None) -> tuple[list[str], bool]:
         """The blocks that share their weights, or that the whole repeat does."""

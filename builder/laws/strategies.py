@@ -488,9 +488,10 @@ def _section(draw: Draw, where: Where, left: int) -> tuple[Written, int]:
         return {"repeat": times, "block": _entry(draw, where), **share}, times
     if choice == "rounds":  # a repeat of repeats: only the innermost count
         inner = {"repeat": 1, "block": draw(st.sampled_from(where.blocks))}
-        times = draw(st.integers(1, max(1, left // 2)))
-        share = _share(draw, where, where.blocks)
-        return {"repeat": times, "block": [inner, _entry(draw, where)], **share}, 2 * times
+        times, entry = draw(st.integers(1, max(1, left // 2))), _entry(draw, where)
+        names = [name for name in (inner["block"], entry) if name in where.blocks]
+        share = _share(draw, where, names)
+        return {"repeat": times, "block": [inner, entry], **share}, 2 * times
     entries = [_entry(draw, where) for _ in range(draw(st.integers(1, min(2, left))))]
     if choice == "layers":
         fits = len(entries) * draw(st.integers(1, left // len(entries)))
