@@ -113,7 +113,13 @@ def _error(logits: Tensor, expected: Tensor) -> Tensor:
     """The geometric mean over tokens of the root mean square over a token's logits."""
     rounding = torch.finfo(logits.dtype).eps / 2 * expected.square().mean(-1).sqrt()
     errors = (logits.double() - expected).square().mean(-1).sqrt()
-    return torch.maximum(errors, rounding).clamp(min=torch.finfo(torch.float64).tiny).log().mean().exp()
+    return (
+        torch.maximum(errors, rounding)
+        .clamp(min=torch.finfo(torch.float64).tiny)
+        .log()
+        .mean()
+        .exp()
+    )
 
 
 @contextmanager
