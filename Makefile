@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-HYPOTHESIS_PROFILE ?= ci
+RECIPES ?= 50000
+COMPILED ?= 100
 
 .PHONY: help train check test prove examples fix clean
 
@@ -30,8 +31,9 @@ test: $(INSTALLED)  ## everything that CI runs
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2
 
-prove: $(INSTALLED)  ## the laws over many more recipes, and more faulty ones: hours, or HYPOTHESIS_EXAMPLES=200
-	HYPOTHESIS_PROFILE=prove $(BIN)/pytest -q -n 2 tests/test_laws.py tests/test_fuzz.py
+prove: $(INSTALLED)  ## the laws over 50,000 recipes (RECIPES=...), and as many faulty pages: two hours
+	HYPOTHESIS_PROFILE=prove RECIPES=$(RECIPES) COMPILED=$(COMPILED) \
+	  $(BIN)/pytest -q -n 2 tests/test_laws.py tests/test_routes.py tests/test_fuzz.py
 
 examples: $(INSTALLED)  ## every command of the README, every recipe
 	$(BIN)/pytest -q tests/test_readme.py tests/test_recipes.py

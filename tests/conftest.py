@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 torch.set_num_threads(1)
 
+WITHOUT_EXPLAIN = [phase for phase in Phase if phase is not Phase.explain]  # it takes minutes
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]
 settings.register_profile(
     "ci",
@@ -20,13 +21,14 @@ settings.register_profile(
     derandomize=True,
     max_examples=40,
     suppress_health_check=SLOW,
-    phases=[phase for phase in Phase if phase is not Phase.explain],  # it takes minutes
+    phases=WITHOUT_EXPLAIN,
 )
 settings.register_profile(
     "prove",
     deadline=None,
-    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "4000")),
+    max_examples=int(os.environ.get("HYPOTHESIS_EXAMPLES", "1000")),
     suppress_health_check=SLOW,
+    phases=WITHOUT_EXPLAIN,
     print_blob=True,
 )
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))

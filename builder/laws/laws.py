@@ -55,11 +55,13 @@ LAWS: dict[str, Law] = {
 
 
 DEAR = {  # asked of one case in so many, where many cases are held
-    "costs_are_known": 10,
+    "costs_are_known": 20,
     "saved_equals_loaded": 5,
-    "dtypes_are_kept": 3,
-    "half_precision_is_no_worse_on_any_path": 3,
-    "unequal_parts_make_one_batch": 2,
+    "dtypes_are_kept": 4,
+    "half_precision_is_no_worse_on_any_path": 4,
+    "unequal_parts_make_one_batch": 3,
+    "tied_stays_tied": 3,
+    "spelling_changes_nothing": 3,
 }
 
 

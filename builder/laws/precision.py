@@ -7,6 +7,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
+from unittest.mock import patch
 
 import torch
 from torch import Tensor
@@ -125,12 +126,8 @@ def _error(logits: Tensor, expected: Tensor) -> Tensor:
 @contextmanager
 def attention_written_out() -> Iterator[None]:
     """Attention by its formula, in place of a kernel."""
-    kernel = F.scaled_dot_product_attention
-    F.scaled_dot_product_attention = _written_out
-    try:
+    with patch.object(F, F.scaled_dot_product_attention.__name__, _written_out):
         yield
-    finally:
-        F.scaled_dot_product_attention = kernel
 
 
 def _written_out(
