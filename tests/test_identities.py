@@ -35,7 +35,9 @@ from builder.assemble import ResidualRun
 from builder.graph import Chain, leaves, walk
 from builder.laws import identities, recipes
 from builder.laws.case import Case
-from builder.laws.identities import IDENTITIES, identities_hold, rewritten, unshared
+from builder.laws.identities import identities_hold, rewritten
+from builder.laws.rewrite import over, unshared
+from builder.laws.rewritings import IDENTITIES
 
 DIMS = {"dim": 8, "heads": 4, "kv_heads": 2, "ff": 6, "experts": 3, "vocab": 11, "context": 24}
 TURNED = {"position": "rope", "qk_norm": "rmsnorm"}
@@ -162,7 +164,7 @@ def test_unshared_weights_are_those_of_the_first_place():
 def test_a_graph_rebuilt_by_nothing_is_itself():
     graph = load_recipe(RICH).graph
     seen = []
-    again = identities.over(graph, lambda node: seen.append(node) or node)
+    again = over(graph, lambda node: seen.append(node) or node)
     assert again == graph
     assert sorted(map(repr, seen)) == sorted(map(repr, list(walk(graph))[1:]))
 
