@@ -14,15 +14,8 @@ from builder.errors import RecipeError
 from builder.expand import STRUCTURE
 from builder.index import load_index
 from builder.laws.case import Case
-from builder.laws.options import (
-    Pages,
-    dead_options,
-    model_entries,
-    no_option_is_dead,
-    verdict,
-    words_of,
-    writable,
-)
+from builder.laws.option_pages import Pages, model_entries, writable
+from builder.laws.options import dead_options, no_option_is_dead, verdict, words_of
 from builder.laws.strategies import pages, recipes
 from builder.resolve import PAGE
 

@@ -15,7 +15,7 @@ from blocks.lm_head import LMHead
 from builder import checkpoints, load_recipe
 from builder.errors import BuilderError
 from builder.index import load_index
-from builder.laws.options import Pages, model_entries
+from builder.laws.option_pages import Pages, model_entries
 from builder.tokenizers import Bpe
 from builder.train import train
 

@@ -22,7 +22,8 @@ from blocks import registry
 from builder.index import Entry, load_index
 from builder.laws.case import Case, Law
 from builder.laws.laws import LAWS
-from builder.laws.options import dead_options, model_entries, words_of
+from builder.laws.option_pages import model_entries
+from builder.laws.options import dead_options, words_of
 from builder.laws.strategies import recipes
 from builder.read import dump
 from builder.recipe import Recipe

@@ -14,6 +14,7 @@ from builder.laws import (
     positions,
     precision,
     reach,
+    routes,
     spellings,
 )
 from builder.laws.case import Case, Law
@@ -42,6 +43,7 @@ LAWS: dict[str, Law] = {
         losses.unequal_parts_make_one_batch,
         precision.dtypes_are_kept,
         precision.half_precision_is_no_worse_on_any_path,
+        routes.every_attention_backend_agrees,
         parameters.every_parameter_learns,
         parameters.names_are_unique,
         parameters.each_is_moved_by_one_group,
@@ -59,6 +61,7 @@ DEAR = {  # asked of one case in so many, where many cases are held
     "saved_equals_loaded": 5,
     "dtypes_are_kept": 4,
     "half_precision_is_no_worse_on_any_path": 4,
+    "every_attention_backend_agrees": 4,
     "unequal_parts_make_one_batch": 3,
     "tied_stays_tied": 3,
     "spelling_changes_nothing": 3,

@@ -1,0 +1,156 @@
+"""Whichever way attention is computed, the model is the same."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cache
+from typing import Any, TypeAlias
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from blocks.mask import Visibility
+from builder.laws.case import Case, gradients, read
+from builder.laws.precision import attention_written_out
+from builder.laws.probe import TOLERANCE, distance, first_difference, whole
+from builder.model import Model
+
+NO_CAP = 1e9  # bends a score of 1 by 1e-18
+
+Route: TypeAlias = Callable[[], AbstractContextManager[Any]]
+
+
+def every_attention_backend_agrees(case: Case) -> float:
+    """By every kernel that can do the job, and by each way of ours, a model gives the same.
+
+    Logits and gradients, of rows that are alike, beside padding, or in documents, by the seed.
+    Compared with attention as its formula says it, under a mask that is written out for every pair;
+    the texts are so long that windows are read in bands, where the context lets them.
+
+    """
+    model = case.model
+    ids = case.ids(length=max([case.length, *(2 * span + 2 for span in _spans(model))]))
+    given = _beside(case, ids)
+
+    def run() -> Tensor:
+        return read(model, ids, **given)
+
+    with written_out(model):
+        expected = run()
+        pulls = gradients(model, case.weigh(expected))
+    worst = 0.0
+    for name, route in routes(model).items():
+        with route():
+            logits = run()
+            found = gradients(model, case.weigh(logits))
+        error = distance(logits.detach(), expected.detach())
+        if not error <= TOLERANCE:
+            by_it, by_formula = _within(route, run), _within(lambda: written_out(model), run)
+            place = first_difference(model, by_it, by_formula, whole, whole)
+            raise AssertionError(f"{name}, the logits differ by {error:.3g}, {place}")
+        for parameter, gradient in found.items():
+            astray = distance(gradient, pulls[parameter])
+            claim = f"{name}, the gradient of {parameter} differs by {astray:.3g}"
+            assert astray <= TOLERANCE, claim
+            error = max(error, astray)
+        worst = max(worst, error)
+    return worst
+
+
+def routes(model: Model) -> dict[str, Route]:
+    """The ways that there are to compute a model's attention, by what is said of one that errs.
+
+    A kernel that cannot do some attention's job, as torch sees it, leaves that to ``MATH``.
+    """
+    found: dict[str, Route] = {"as it is computed by itself": nullcontext}
+    for kernel in kernels():
+        found[f"by {kernel.name}"] = lambda kernel=kernel: sdpa_kernel([kernel, SDPBackend.MATH])  # type: ignore[misc]
+    found["under masks that are written out"] = lambda: masks_written_out(model)
+    found["with scores that are written out"] = lambda: scores_written_out(model)
+    return found
+
+
+@cache
+def kernels(device: str = "cpu") -> tuple[SDPBackend, ...]:
+    """Those that torch offers here for float64."""
+    x = torch.zeros(1, 1, 2, 8, dtype=torch.float64, device=device)
+    found = []
+    for kernel in SDPBackend.__members__.values():
+        with warnings.catch_warnings(action="ignore"):  # torch says at length why it refuses
+            try:
+                with sdpa_kernel(kernel):
+                    F.scaled_dot_product_attention(x, x, x, is_causal=True)
+            except RuntimeError:
+                continue
+        found.append(kernel)
+    return tuple(found)
+
+
+@contextmanager
+def written_out(model: Model) -> Iterator[None]:
+    """Attention by its formula, under a mask for every pair."""
+    with masks_written_out(model), attention_written_out():
+        yield
+
+
+@contextmanager
+def masks_written_out(model: Model) -> Iterator[None]:
+    """Neither causal order nor a span spares a mask, and so there are no bands."""
+    with ExitStack() as stack:
+        for module, name, mask in _masks(model):
+            stack.enter_context(patch.object(module, name, Opaque(mask)))
+        yield
+
+
+@contextmanager
+def scores_written_out(model: Model) -> Iterator[None]:
+    """Where no cap is asked for, one that bends nothing: no kernel has one."""
+    with ExitStack() as stack:
+        for module in {module for module, _, _ in _masks(model)}:
+            if getattr(module, "softcap", NO_CAP) is None:
+                stack.enter_context(patch.object(module, "softcap", NO_CAP))
+        yield
+
+
+class Opaque(Visibility):
+    """A mask that says only which pairs see each other, not how far or in what order."""
+
+    def __init__(self, mask: Visibility) -> None:
+        self.mask, self.absolute = mask, mask.absolute
+
+    def visible(self, i: Tensor, j: Tensor) -> Tensor:
+        return self.mask.visible(i, j)
+
+
+def _masks(model: Model) -> Iterator[tuple[nn.Module, str, Visibility]]:
+    """Every module that has a mask, its name there, and the mask."""
+    for module in model.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, Visibility):
+                yield module, name, value
+
+
+def _spans(model: Model) -> Iterator[int]:
+    return (mask.span for _, _, mask in _masks(model) if mask.span is not None)
+
+
+def _beside(case: Case, ids: Tensor) -> dict[str, Tensor]:
+    """Nothing, padding at the left of the first row, or documents, as the seed has it."""
+    place = torch.arange(ids.shape[1]).expand(ids.shape)
+    first = torch.arange(len(ids))[:, None] == 0
+    choices = [{}, {"padding": first & (place < 2)}, {"documents": place // 7}]
+    return random.Random(case.seed).choice(choices)
+
+
+def _within(route: Route, run: Callable[[], Tensor]) -> Callable[[], Tensor]:
+    def taken() -> Tensor:
+        with route(), torch.no_grad():
+            return run()
+
+    return taken
