@@ -49,6 +49,7 @@ class SlidingWindow(Visibility):
     Source: Beltagy et al. 2020, arXiv:2004.05150; Mistral (Jiang et al. 2023, arXiv:2310.06825).
     """
 
+    span: int
     checks = {"window >= 1": "a window holds at least the position itself, and window={window}"}
 
     def __init__(self, window: int, /) -> None:
@@ -68,6 +69,7 @@ class Chunked(Visibility):
     Source: Child et al. 2019, arXiv:1904.10509, section 4 (blocks); Llama 4.
     """
 
+    span: int
     absolute = True
     checks = {"size >= 1": "a chunk holds at least the position itself, and size={size}"}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,17 @@ def recipe_data() -> Path:
     if not path.is_dir():
         pytest.skip(f"there is no {path}: set RECIPE_DATA to the folder of models and texts")
     return path
+
+
+def pytest_terminal_summary(terminalreporter):
+    """What each law was asked, and its largest error, wherever recipes were drawn for all laws."""
+    asked, worst = Counter(), Counter()
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties if report.when == "call" else ():
+            if name.startswith("law "):
+                asked[name] += value[0]
+                worst[name] = max(worst[name], value[1])
+    if asked:
+        terminalreporter.section("the laws: recipes asked about, largest error")
+    for name, count in asked.items():
+        terminalreporter.line(f"{name[4:].replace('_', ' '):<42}{count:>7,}  {worst[name]:.1e}")

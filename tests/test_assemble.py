@@ -11,6 +11,7 @@ import torch
 from builder import build, load_recipe
 from builder.assemble import count_adds
 from builder.laws import perturb
+from builder.loss import summed
 
 DIMS = {"dim": 8, "heads": 2, "ff": 6, "vocab": 11, "context": 16, "experts": 3}
 DECODER = [{"residual": ["rmsnorm", "attention"]}, {"residual": ["rmsnorm", "glu"]}]
@@ -142,6 +143,16 @@ def test_a_loss_is_the_mean_over_the_labels_that_count():
     expected = -picked[labels != -100].sum() / 8
     torch.testing.assert_close(model.loss(ids, labels), expected, rtol=0, atol=1e-12)
     assert float(model.loss(ids, torch.full_like(labels, -100))) == 0.0
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_a_loss_of_half_precision_is_summed_in_float32(dtype):
+    logits = torch.randn(64, 11, generator=torch.Generator().manual_seed(0)).to(dtype)
+    labels = torch.arange(64) % 11
+    loss = summed(logits, labels)
+    exact = -logits.double().log_softmax(-1)[torch.arange(64), labels].sum()
+    assert loss.dtype == torch.float32
+    assert abs(float(loss) / float(exact) - 1) < 1e-6
 
 
 @torch.no_grad()

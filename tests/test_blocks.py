@@ -223,6 +223,30 @@ def check_rope():
     assert not torch.equal(partial[..., :4], wide[..., :4])
 
 
+def test_rotary_tables_of_one_call_are_each_layer_s_own():
+    """Layers of several thetas, fractions or types share what they compute, and no more."""
+    x, call = stream(1, B, HEADS, T, 8), call_of()
+    blocks = [Rope(8), Rope(8, theta=50.0), Rope(8, fraction=0.5), Rope(8, theta=50.0)]
+    for block in blocks:
+        assert torch.equal(block.rotate(x, call), block.rotate(x, call_of()))
+        assert block.rotate(x.float(), call).dtype == torch.float32
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
+def test_rotary_tables_are_right_to_one_unit_far_out(dtype, theta):
+    """In the last place of a half, up to position 131,071: angles are no sums of halves."""
+    width, positions = 64, [0, 1, 255, 257, 2049, 40_000, 65_537, 131_071]
+    tables = Rope(width, theta=theta).table(torch.tensor([positions]), dtype)
+    for table, function in zip(tables, (math.cos, math.sin), strict=True):
+        assert table.dtype == dtype
+        for place, position in enumerate(positions):
+            for pair in range(width // 2):
+                exact = function(position / theta ** (2 * pair / width))
+                unit = max(abs(exact), torch.finfo(dtype).tiny) * torch.finfo(dtype).eps
+                assert abs(float(table[0, 0, place, pair]) - exact) <= unit
+
+
 def check_alibi():
     """The slopes of the paper's examples, and its bias by a loop."""
     cls = registry.load()["position", "alibi"]
@@ -239,7 +263,7 @@ def check_alibi():
 # Attention
 
 
-def dense(block, x, *, mask=lambda i, j: j <= i, bias=None):
+def dense(block, x, *, mask=lambda i, j: j <= i, bias=None, scale=None):
     """Attention by einsum and loops over heads, with its own softmax."""
     group = block.q.out_features // block.k.out_features
 
@@ -254,7 +278,8 @@ def dense(block, x, *, mask=lambda i, j: j <= i, bias=None):
     if block.position is not None:
         q, k = (block.position.rotate(y, call_of(length=x.shape[1])) for y in (q, k))
     k, v = (repeat(y, "b g t d -> b (g r) t d", r=group) for y in (k, v))
-    scores = einsum(q, k, "b h i d, b h j d -> b h i j") * block.scale
+    scores = einsum(q, k, "b h i d, b h j d -> b h i j")
+    scores = scores / math.sqrt(block.head_dim) if scale is None else scores * scale
     if block.softcap is not None:
         scores = block.softcap * torch.tanh(scores / block.softcap)
     places = torch.arange(x.shape[1])
@@ -281,6 +306,7 @@ OPTIONS = {
     "alibi": {"position": maker("alibi")},
     "alibi, softcap": {"position": maker("alibi"), "softcap": 0.8},
     "qk_norm": {"qk_norm": maker("rmsnorm")},
+    "qk_norm, rope": {"qk_norm": maker("rmsnorm"), "position": maker("rope", theta=50.0)},
 }
 WINDOWS = {
     "causal": None,
@@ -305,7 +331,8 @@ def test_attention_is_its_formula(options, window):
         return (j <= i) & (i - j < (span or T))
 
     bias = getattr(block.position, "bias", None)
-    torch.testing.assert_close(block(x, call_of()), dense(block, x, mask=seen, bias=bias), **EXACT)
+    by_hand = dense(block, x, mask=seen, bias=bias, scale=OPTIONS[options].get("scale"))
+    torch.testing.assert_close(block(x, call_of()), by_hand, **EXACT)
 
 
 def check_attention():
@@ -468,6 +495,29 @@ def test_the_balance_loss_is_one_when_experts_are_chosen_alike():
     call = start_call(torch.zeros(1, 4, dtype=torch.long), 0, None, None)
     block.eval()(torch.eye(4).double()[None], call)
     assert call.losses == []
+
+
+@torch.no_grad()
+def test_the_balance_loss_is_its_formula():
+    """By a loop: each token's choices count as one, and padding as none."""
+    count, top_k = 5, 2
+    padding = torch.zeros(B, T, dtype=torch.bool)
+    padding[0, :3] = True
+    router = maker("softmax", top_k=top_k)
+    block = given(MoE(DIM, count, expert=glu_expert, router=router, balance=0.3)).train()
+    for hidden in (None, padding):
+        call, x = call_of(hidden), stream()
+        block(x, call)
+        places = [(b, t) for b in range(B) for t in range(T) if hidden is None or not hidden[b, t]]
+        share, mean = [0.0] * count, [0.0] * count
+        for place in places:
+            scores = softmax(block.router.score.weight @ x[place], 0).tolist()
+            for e in sorted(range(count), key=lambda e: -scores[e])[:top_k]:
+                share[e] += 1 / top_k / len(places)
+            mean = [m + score / len(places) for m, score in zip(mean, scores, strict=True)]
+        by_hand = 0.3 * count * sum(s * m for s, m in zip(share, mean, strict=True))
+        (loss,) = call.losses
+        assert abs(float(loss) - by_hand) < 1e-12
 
 
 def test_stacked_experts_have_room_in_front_of_every_parameter():

@@ -2,11 +2,14 @@
 
 A mutant is a text in a file, which stands there once, and what takes its place.  Its story says who
 shipped the bug, by a repository's issue where we have read it; otherwise it is a common slip.
+``seen_by`` is the law that should complain of it, or the test where no law can know: what a formula
+of a paper says, what a message says.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,7 @@ class Mutant:
     name: str
     file: str
     story: str
+    seen_by: str
     edits: tuple[tuple[str, str], ...]
 
     def applied(self, text: str) -> str:
@@ -25,65 +29,83 @@ class Mutant:
             text = text.replace(old, new)
         return text
 
+    @property
+    def word(self) -> str:
+        """What a page says where the file is used, if it is a block's."""
+        return Path(self.file).stem
 
-def bug(name: str, file: str, story: str, *edits: tuple[str, str]) -> Mutant:
-    return Mutant(name, file, story, edits)
 
+def bug(name: str, file: str, story: str, *edits: tuple[str, str], seen_by: str) -> Mutant:
+    return Mutant(name, file, story, seen_by, edits)
+
+
+UNCHANGED = bug(
+    "unchanged", "blocks/mask.py", "our code as it is, which nothing may complain about", seen_by=""
+)
 
 MASKS = (
     bug(
         "future-leak",
         "blocks/attend.py",
-        "the mask is left out where no cache is: four classes of transformers did for months (issue 5)",
+        "the mask is left out where no cache is, as four classes of transformers did for months",
         ("weigh(q, k, v, causal=length > 1)", "weigh(q, k, v)"),
+        seen_by="is_causal_by_value",
     ),
     bug(
         "leak-of-one-token",
         "blocks/mask.py",
         "a common slip: the next token is seen, but only where a mask is written out",
         ("return j <= i", "return j <= i + 1"),
+        seen_by="reach_is_what_the_masks_say",
     ),
     bug(
         "leak-beside-softcap",
         "blocks/attend.py",
         "a common slip: the diagonal of the path that writes its scores out",
         ("device=q.device).tril()", "device=q.device).tril(1)"),
+        seen_by="is_causal_by_gradient",
     ),
     bug(
         "causal-from-the-top-left",
         "blocks/attend.py",
         "is_causal counts from the first key, with a cache too: pytorch#103082, onnx#8068",
         ("if length == total:", "if length > 1:"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "window-one-wider",
         "blocks/mask.py",
         "the mask sees w + 1 and the cache keeps w: mlx-lm#390",
         ("(i - j < self.span)", "(i - j <= self.span)"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "window-one-narrower",
         "blocks/mask.py",
         "the mask sees w - 1 and the cache keeps w",
         ("(i - j < self.span)", "(i - j < self.span - 1)"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "window-without-itself",
         "blocks/mask.py",
         "mask and cache agree on w + 1: is the token itself one of the window? mlx-lm#390",
         ("self.span = window", "self.span = window + 1"),
+        seen_by="test_blocks.py::test_attention_is_its_formula",
     ),
     bug(
         "window-ignored",
         "blocks/mask.py",
         "one of two paths has no window: transformers#29777, unsloth#8253",
         ("(j <= i) & (i - j < self.span)", "j <= i"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "chunk-off-by-one",
         "blocks/mask.py",
         "a common slip: chunks that begin one position late",
         ("i // self.span == j // self.span", "(i + 1) // self.span == (j + 1) // self.span"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "mask-added-as-a-number",
@@ -93,6 +115,7 @@ MASKS = (
             'scores = scores.masked_fill(~seen, float("-inf"))',
             "scores = scores + seen.to(scores.dtype)",
         ),
+        seen_by="is_causal_by_value",
     ),
     bug(
         "empty-row",
@@ -102,18 +125,21 @@ MASKS = (
             "return seen | (i == j)",
             "return seen.expand(torch.broadcast_shapes(seen.shape, i.shape))",
         ),
+        seen_by="padded_equals_unpadded",
     ),
     bug(
         "bands-off-by-one",
         "blocks/attend.py",
         "a common slip: the block of keys begins one late",
         ("S - T - (span - 1)\n", "S - T - span\n"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "bias-lost-in-bands",
         "blocks/attend.py",
         "a fast path that knows no bias takes those who have one: a common slip",
         ("out = weigh(q, band(k), band(v), seen, added)", "out = weigh(q, band(k), band(v), seen)"),
+        seen_by="cached_equals_full",
     ),
 )
 
@@ -123,12 +149,14 @@ SCORES = (
         "blocks/attend.py",
         "capped in one of the two, scoring and generating: keras-hub#1712",
         ("if softcap is None:", "if softcap is None or q.shape[2] == 1:"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "softcap-never",
         "blocks/attend.py",
         "the option is read and passed to nobody: vllm-metal#665",
         ("if softcap is None:", "if True:"),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "softcap-after-the-mask",
@@ -138,6 +166,7 @@ SCORES = (
             "weights = scores.softmax(",
             "weights = (softcap * torch.tanh(scores / softcap)).softmax(",
         ),
+        seen_by="is_causal_by_value",
     ),
     bug(
         "groups-interleaved",
@@ -147,24 +176,28 @@ SCORES = (
             "x.repeat_interleave(q.shape[1] // x.shape[1], 1)",
             "x.repeat(1, q.shape[1] // x.shape[1], 1, 1)",
         ),
+        seen_by="identities_hold",
     ),
     bug(
         "scale-of-the-whole-width",
         "blocks/attention.py",
         "1 / sqrt(dim) where 1 / sqrt(head_dim) is meant: a common slip",
         ("self.scale = head_dim**-0.5", "self.scale = dim**-0.5"),
+        seen_by="test_blocks.py::test_attention_is_its_formula",
     ),
     bug(
         "scale-ignored",
         "blocks/attention.py",
         "a dead option",
         ("head_dim**-0.5 if scale is None else scale", "head_dim**-0.5"),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "attention-dropout-in-eval",
         "blocks/attention.py",
         "scaled_dot_product_attention drops always: nanoGPT#240, timm#1978, pytorch#124464",
         ("self.dropout if self.training else 0.0", "self.dropout"),
+        seen_by="dropout_is_off_in_eval",
     ),
     bug(
         "norm-behind-the-rotation",
@@ -176,12 +209,14 @@ SCORES = (
             "x = x if self.position is None else self.position.rotate(x, call)\n"
             "        return x if norm is None else norm(x)",
         ),
+        seen_by="test_blocks.py::test_attention_is_its_formula",
     ),
     bug(
         "value-from-itself",
         "blocks/attention.py",
         "what is read across depth is read at home: a common slip",
         ("self.value_mix[1] * other", "self.value_mix[1] * v"),
+        seen_by="test_wiring.py::test_a_value_residual_weighs_the_two_values_and_caches_its_own",
     ),
 )
 
@@ -191,24 +226,28 @@ POSITIONS = (
         "blocks/call.py",
         "each chunk's positions begin at 0: a common slip",
         ("torch.arange(start, total, device", "torch.arange(0, total - start, device"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "offset-lost-beside-padding",
         "blocks/call.py",
         "the same, but only where rows differ",
         ("before[:, start:], before,", "before[:, : ids.shape[1]], before,"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "pairs-mixed-up",
         "blocks/rope.py",
         "halves are rotated as neighbours: TinyLlama#24, nanotron#427",
         ('if self.pairs == "half":', 'if self.pairs != "half":'),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "pairs-ignored",
         "blocks/rope.py",
         "neighbours are taken as halves, and laid out as neighbours: the option is dead",
         ("turning[..., 0::2], turning[..., 1::2]", "turning.chunk(2, -1)"),
+        seen_by="identities_hold",
     ),
     bug(
         "rotary-tables-in-bf16",
@@ -218,24 +257,28 @@ POSITIONS = (
             "return angles.cos().to(dtype), angles.sin().to(dtype)",
             "return angles.to(dtype).cos(), angles.to(dtype).sin()",
         ),
+        seen_by="test_blocks.py::test_rotary_tables_are_right_to_one_unit_far_out",
     ),
     bug(
         "rotary-frequencies-in-bf16",
         "blocks/rope.py",
         "the frequencies are a buffer, which a change of type rounds: transformers#29496",
         ("self.theta**-exponent", "(self.theta**-exponent).to(dtype).double()"),
+        seen_by="test_blocks.py::test_rotary_tables_are_right_to_one_unit_far_out",
     ),
     bug(
         "fraction-ignored",
         "blocks/rope.py",
         "a dead option: all of a head is rotated",
         ("int(head_dim * fraction)", "head_dim"),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "one-table-for-all-layers",
         "blocks/rope.py",
         "local and global layers of another theta share a table: a common slip",
         ('("rope", self.theta, self.rotated, x.dtype)', '("rope", self.rotated, x.dtype)'),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "rotation-backwards-for-one-half",
@@ -245,30 +288,35 @@ POSITIONS = (
             "turned = torch.cat([a * cos - b * sin, b * cos + a * sin], -1)",
             "turned = torch.cat([a * cos + b * sin, b * cos + a * sin], -1)",
         ),
+        seen_by="positions_may_shift",
     ),
     bug(
         "alibi-sign",
         "blocks/alibi.py",
         "the far is favoured: a common slip",
         ("* (j - i)  #", "* (i - j)  #"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "alibi-slopes-off-by-one",
         "blocks/alibi.py",
         "the first slope is 1: aprender#2143",
         ("2.0 ** (-8 * (h + 1) / power)", "2.0 ** (-8 * h / power)"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "alibi-for-odd-heads",
         "blocks/alibi.py",
         "slopes where heads is no power of two, which the paper leaves to its code",
         ("slopes(2 * power)[0::2]", "slopes(2 * power)[1::2]"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "alibi-only-without-padding",
         "blocks/attend.py",
         "the path of a boolean mask forgets the bias: a common slip",
         ("return weigh(q, k, v, seen, bias and bias(i, j))", "return weigh(q, k, v, seen)"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "learned-positions-clamped",
@@ -276,12 +324,14 @@ POSITIONS = (
         "past the table the last row is used, and nobody is told",
         ("call.end > self.limit and (last", "False and (last"),
         ("F.embedding(call.positions,", "F.embedding(call.positions.clamp(max=self.limit - 1),"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "sines-and-cosines-swapped",
         "blocks/sinusoidal_positions.py",
         "a common slip: another table than the paper's",
         ("[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
 )
 
@@ -291,6 +341,7 @@ PADDING_AND_PACKING = (
         "blocks/call.py",
         "one count for every row: unsloth#3699, nnsight#673",
         ("real = real - padding.long()", "pass"),
+        seen_by="padded_equals_unpadded",
     ),
     bug(
         "padding-is-seen",
@@ -300,42 +351,49 @@ PADDING_AND_PACKING = (
             "seen = seen & ~call.padding[:, j.clamp(0, last)]",
             "seen = seen & (call.padding[:, :1] == 0)[..., None] | seen",
         ),
+        seen_by="padded_equals_unpadded",
     ),
     bug(
         "padding-is-summed-up",
         "blocks/recurrent.py",
         "a recurrent mixer reads padding as tokens: a common slip",
         ("    if padding is None:\n        return x\n", "    if True:\n        return x\n"),
+        seen_by="padded_equals_unpadded",
     ),
     bug(
         "documents-see-each-other",
         "blocks/call.py",
         "packed without a mask of documents: nanoVLM#204",
         ("segments = starts.cumsum(1)", "segments = torch.ones_like(documents)"),
+        seen_by="documents_do_not_see_each_other",
     ),
     bug(
         "documents-by-their-number",
         "blocks/call.py",
         "A B A: two documents of one number are taken for one; a common slip",
         ("segments = starts.cumsum(1)", "segments = documents + 1"),
+        seen_by="packed_equals_separate",
     ),
     bug(
         "positions-go-on-in-a-document",
         "blocks/call.py",
         "positions are not reset where a document begins: nanoVLM#201",
         ("before = before - (before * starts).cummax(1).values", "pass"),
+        seen_by="packed_equals_separate",
     ),
     bug(
         "state-passes-into-a-document",
         "blocks/recurrent.py",
         "the recurrent state is not reset: prime-rl#3000, SkyRL#2056",
         ("seen = seen & (own[..., 1:, None] == own[..., None, :])", "pass"),
+        seen_by="documents_do_not_see_each_other",
     ),
     bug(
         "convolution-reads-across-documents",
         "blocks/recurrent.py",
         "the short convolution is forgotten where the state is reset: prime-rl#3000",
         ("taps = [tap * same[..., None] for tap, same in zip(taps, own, strict=True)]", "pass"),
+        seen_by="documents_do_not_see_each_other",
     ),
 )
 
@@ -348,36 +406,43 @@ CACHES = (
             "else min(self.length, self.span - 1)\n\n",
             "else min(self.length, max(self.span - 2, 0))\n\n",
         ),
+        seen_by="cached_equals_full",
     ),
     bug(
         "cache-keeps-too-much",
         "blocks/cache.py",
         "one position more than any mask can see: a waste that is told as none",
         ("else min(self.length, self.span - 1)\n\n", "else min(self.length, self.span)\n\n"),
+        seen_by="cache_size_is_known",
     ),
     bug(
         "owner-not-widened",
         "blocks/attention.py",
         "who reads another's keys sees further than its owner keeps: a common slip",
         ("for attention in (self, *readers)]", "for attention in (self,)]"),
+        seen_by="test_wiring.py::test_the_owner_keeps_the_widest_span_that_any_reader_needs",
     ),
     bug(
         "crop-keeps-garbage",
         "blocks/cache.py",
         "the count goes down and the end of what is written stays: a common slip",
         ("self.end, self.length = self.end - dropped, length", "self.length = length"),
+        seen_by="caches_can_be_edited",
     ),
     bug(
         "crop-past-what-is-kept",
         "blocks/cache.py",
         "a window that has dropped what it needs is cropped all the same",
         ("if self.end - dropped < needed:", "if self.end - dropped < 0:"),
+        seen_by="test_cache.py::"
+        "test_a_window_that_has_dropped_what_it_needs_says_that_it_cannot_crop",
     ),
     bug(
         "crop-forgets-documents",
         "blocks/cache.py",
         "tokens are cropped, their documents are not: a common slip",
         ("self.documents = None if self.documents is None else self.documents[:, :length]", "pass"),
+        seen_by="caches_can_be_edited",
     ),
     bug(
         "reorder-forgets-one-state",
@@ -387,24 +452,28 @@ CACHES = (
             "for state in self.states.values():\n            state.reorder(rows)",
             "for state in list(self.states.values())[1:]:\n            state.reorder(rows)",
         ),
+        seen_by="caches_can_be_edited",
     ),
     bug(
         "reorder-forgets-the-tokens",
         "blocks/cache.py",
         "the states follow, the ids do not: wrong only where they are read again",
         ("self.ids = None if self.ids is None else self.ids[rows]", "pass"),
+        seen_by="caches_can_be_edited",
     ),
     bug(
         "fork-shares-tensors",
         "blocks/cache.py",
         "a shallow copy: a common slip",
         ("return copy.deepcopy(self)", "return copy.copy(self)"),
+        seen_by="caches_can_be_edited",
     ),
     bug(
         "reset-leaves-the-length",
         "blocks/cache.py",
         "what was read is forgotten, but not how much: a common slip",
         ("self.length = 0  # positions seen", 'self.length = getattr(self, "length", 0)'),
+        seen_by="caches_can_be_edited",
     ),
     bug(
         "buffer-grows-and-shifts",
@@ -414,24 +483,28 @@ CACHES = (
             "buffer[:, :, self.end - kept : self.end]\n        self.end = kept",
             "buffer[:, :, :kept]\n        self.end = kept",
         ),
+        seen_by="cached_equals_full",
     ),
     bug(
         "convolution-window-off-by-one",
         "blocks/recurrent.py",
         "the next call gets the window of the place before: a common slip",
         ("return y, x[:, length:].clone()", "return y, x[:, length - 1 : -1].clone()"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "shared-layers-share-a-cache",
         "builder/assemble.py",
         "one cache for all places that share weights: a common slip",
         ("self.sites += 1", "self.sites = len(self.made)"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "failed-call-stays-in-the-cache",
         "builder/model.py",
         "tokens of a call that raised are taken for read: a common slip",
         ("            cache.crop(before)\n            raise", "            raise"),
+        seen_by="test_cache.py::test_a_call_that_fails_leaves_the_cache_as_it_was",
     ),
 )
 
@@ -441,12 +514,14 @@ LEAVES = (
         "blocks/dropout.py",
         "the functional dropout needs to be told: a common slip",
         ("F.dropout(x, self.p, self.training)", "F.dropout(x, self.p)"),
+        seen_by="dropout_is_off_in_eval",
     ),
     bug(
         "dropout-never",
         "blocks/dropout.py",
         "after one evaluation it is off for good: Megatron-LM#411",
         ("F.dropout(x, self.p, self.training)", "x"),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "eps-outside-the-root",
@@ -457,18 +532,21 @@ LEAVES = (
             "y = x / (x.square().mean(-1, keepdim=True).sqrt() + self.eps)\n"
             "        return y if self.weight is None else y * self.weight",
         ),
+        seen_by="identities_hold",
     ),
     bug(
         "eps-ignored",
         "blocks/rmsnorm.py",
         "a dead option",
         ("self.weight, self.eps)", "self.weight, 1e-6)"),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "gain-missing",
         "blocks/rmsnorm.py",
         "the weight is there, saved and loaded, and multiplies nothing",
         ("(self.dim,), self.weight, self.eps)", "(self.dim,), None, self.eps)"),
+        seen_by="every_parameter_learns",
     ),
     bug(
         "variance-unbiased",
@@ -480,24 +558,28 @@ LEAVES = (
             "        y = y if self.weight is None else y * self.weight\n"
             "        return y if self.bias is None else y + self.bias",
         ),
+        seen_by="identities_hold",
     ),
     bug(
         "scale-twice",
         "blocks/scale.py",
         "sqrt(dim) is in the weights and in the forward (Gemma's embedding): a common slip",
         ("return self.factor * x", "return self.factor * (self.factor * x)"),
+        seen_by="identities_hold",
     ),
     bug(
         "gelu-of-another-kind",
         "blocks/act.py",
         "tanh where erf is meant: the two differ in the fourth digit",
         ("return F.gelu(x)\n", 'return F.gelu(x, approximate="tanh")\n'),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "gate-and-up-swapped",
         "blocks/glu.py",
         "w1 and w3 of another code: a common slip of who ports weights",
         ("self.act(self.gate(x)) * self.up(x)", "self.act(self.up(x)) * self.gate(x)"),
+        seen_by="identities_hold",
     ),
     bug(
         "kernel-reversed",
@@ -507,24 +589,28 @@ LEAVES = (
             "taps = [x[:, i : i + length] for i in range(kernel)]",
             "taps = [x[:, i : i + length] for i in range(kernel)][::-1]",
         ),
+        seen_by="test_mixers.py::test_short_conv_is_its_sum_over_the_last_places",
     ),
     bug(
         "delta-rule-forgets-to-decay",
         "blocks/gated_delta.py",
         "what is corrected is the state before the chunk, not decayed",
         ("found = bs * (vs - far * (ks @ state))", "found = bs * (vs - ks @ state)"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "delta-rule-keeps-all",
         "blocks/gated_delta.py",
         "the state passes from chunk to chunk without decay",
         ("state = far[:, :, -1:] * state", "state = state"),
+        seen_by="cached_equals_full",
     ),
     bug(
         "decay-of-the-wrong-sign",
         "blocks/gated_delta.py",
         "exp(A) where -exp(A) is meant",
         ("beta = -self.A_log", "beta = self.A_log"),
+        seen_by="test_mixers.py::test_gated_delta_is_its_recurrence",
     ),
     bug(
         "normaliser-does-not-decay",
@@ -534,24 +620,28 @@ LEAVES = (
             "torch.log1p(-(2.0 ** (-5 - head))) if self.decay",
             "torch.zeros_like(head) if self.decay",
         ),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "hyper-mix-transposed",
         "blocks/hyper.py",
         "rows and columns of the mixing matrix: a common slip",
         ("mix.transpose(-1, -2) @ h", "mix @ h"),
+        seen_by="test_wiring.py::test_hyper_reads_and_writes_the_streams_by_its_weights",
     ),
     bug(
         "lerp-adds",
         "blocks/lerp.py",
         "a residual where a step towards is meant",
         ("x + self.rate * (body(x) - x)", "x + self.rate * body(x)"),
+        seen_by="identities_hold",
     ),
     bug(
         "head-bias-ignored",
         "blocks/lm_head.py",
         "a bias that is made and never added",
         ("F.linear(x, self.weight, self.bias)", "F.linear(x, self.weight)"),
+        seen_by="every_parameter_learns",
     ),
 )
 
@@ -561,6 +651,7 @@ EXPERTS = (
         "blocks/moe.py",
         "weights of the chosen do not sum to one where they should: HabanaAI/vllm-fork#73",
         ("if self.normalise:", "if False:"),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "router-softmax-behind-the-choice",
@@ -571,48 +662,56 @@ EXPERTS = (
             "weights, chosen = self.score(x).topk(self.top_k, -1)\n"
             "        weights = weights.softmax(-1)",
         ),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "router-softmax-over-tokens",
         "blocks/moe.py",
         "scores depend on the other tokens, later ones too: a common slip",
         ("self.score(x).softmax(-1)", "self.score(x).softmax(0)"),
+        seen_by="is_causal_by_gradient",
     ),
     bug(
         "expert-weight-of-another-choice",
         "blocks/moe.py",
         "the first choice's weight for every choice: a common slip",
         ("weights[rows, slots, None]", "weights[rows, 0, None]"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "experts-drop-tokens",
         "blocks/moe.py",
         "an expert takes no more than its share, and who else is in the batch decides",
         ("torch.where(chosen == e) if", "(t[:5] for t in torch.where(chosen == e)) if"),
+        seen_by="rows_are_independent",
     ),
     bug(
         "balance-of-the-wrong-sign",
         "blocks/moe.py",
         "the loss rewards an uneven load",
         ("call.losses.append(self.balance *", "call.losses.append(-self.balance *"),
+        seen_by="test_blocks.py::test_the_balance_loss_is_one_when_experts_are_chosen_alike",
     ),
     bug(
         "balance-softmax-twice",
         "blocks/moe.py",
         "scores pass a softmax again on their way into the loss: transformers#45120",
         ("return weights, chosen, scores\n", "return weights, chosen, scores.softmax(-1)\n"),
+        seen_by="test_blocks.py::test_the_balance_loss_is_one_when_experts_are_chosen_alike",
     ),
     bug(
         "balance-counts-each-choice",
         "blocks/moe.py",
         "shares of tokens sum to top_k and not to 1: transformers#43688",
         ("scatter(1, chosen, 1.0 / chosen.shape[1])", "scatter(1, chosen, 1.0)"),
+        seen_by="test_blocks.py::test_the_balance_loss_is_its_formula",
     ),
     bug(
         "balance-counts-padding",
         "blocks/moe.py",
         "padding is balanced too: a common slip",
         ("if padding is None\n            else", "if True\n            else"),
+        seen_by="test_blocks.py::test_the_balance_loss_is_its_formula",
     ),
 )
 
@@ -622,36 +721,42 @@ WIRING = (
         "builder/assemble.py",
         "the second of two parallel branches, such as a shared expert, is not added",
         ("for branch in self.branches[1:]:", "for branch in self.branches[2:]:"),
+        seen_by="every_parameter_learns",
     ),
     bug(
         "residual-forgotten",
         "builder/assemble.py",
         "a YAML-driven peer reads the word and changes nothing",
         ("return x + self.body(x, call, cache)", "return self.body(x, call, cache)"),
+        seen_by="identities_hold",
     ),
     bug(
         "label-means-the-first",
         "builder/wiring.py",
         "kv_from reads another layer than the nearest: a common slip",
         ("return found if many else found[-1:]", "return found if many else found[:1]"),
+        seen_by="test_wiring.py::test_a_label_means_its_nearest_earlier_place",
     ),
     bug(
         "source-weighed-away",
         "blocks/mix.py",
         "a source is read and not added",
         ("mixed = mixed + weight * source", "mixed = mixed + weight * mixed"),
+        seen_by="identities_hold",
     ),
     bug(
         "head-never-tied",
         "builder/assemble.py",
         "a dead option: tie is read, and two matrices are trained",
         ('if getattr(module, "tie", False):', "if False:"),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "tie-lost-when-materialised",
         "builder/initial.py",
         "built on meta, tied, and untied when storage comes: NeMo Automodel#2511",
         ("if id(parameter) not in made:", "if True:"),
+        seen_by="tied_stays_tied",
     ),
     bug(
         "shared-weights-are-copies",
@@ -659,6 +764,7 @@ WIRING = (
         "layers that share begin alike and part: a common slip",
         ("if first is not None and first[0].options == leaf.options:", "if False:"),
         ("            share(module, first[1])", "            pass"),
+        seen_by="names_are_unique",
     ),
     bug(
         "option-by-name",
@@ -669,6 +775,7 @@ WIRING = (
             "        self.arguments.check(word)\n"
             '        known |= {"eps": 0.01} if "eps" in known and "first" in item.blocks else {}\n',
         ),
+        seen_by="spelling_changes_nothing",
     ),
     bug(
         "weights-by-nesting",
@@ -679,6 +786,7 @@ WIRING = (
             '        name += "".join(f"_{block}" for block in item.blocks[:1])\n'
             "        first = self.firsts.get(item)\n",
         ),
+        seen_by="spelling_changes_nothing",
     ),
 )
 
@@ -688,42 +796,49 @@ TRAINING = (
         "builder/model.py",
         "the sum over labels is divided by all of them: a common slip",
         ("(labels != IGNORED).sum().clamp(min=1)", "labels.numel()"),
+        seen_by="loss_is_the_mean_over_its_labels",
     ),
     bug(
         "no-labels-at-all",
         "builder/model.py",
         "a batch whose labels are all ignored has a loss that is not a number",
         ("(labels != IGNORED).sum().clamp(min=1)", "(labels != IGNORED).sum()"),
+        seen_by="loss_is_the_mean_over_its_labels",
     ),
     bug(
         "loss-in-bf16",
         "builder/loss.py",
         "cross entropy in the model's own precision: transformers#29285 (logits.float())",
         ("flat = logits.to(wide).flatten(0, -2)", "flat = logits.flatten(0, -2)"),
+        seen_by="test_assemble.py::test_a_loss_of_half_precision_is_summed_in_float32",
     ),
     bug(
         "chunks-of-loss-unscaled",
         "builder/loss.py",
         "a loss in chunks whose backward ignores what it is multiplied with: a common slip",
         ("None if g is None else g * gradient", "None if g is None else g"),
+        seen_by="any_chunk_gives_the_same_loss",
     ),
     bug(
         "blocks-losses-forgotten",
         "builder/model.py",
         "the balance of a mixture is computed and not trained on",
         ("sum(call.losses, total /", "sum([], total /"),
+        seen_by="no_option_is_dead",
     ),
     bug(
         "parts-count-alike",
         "builder/step.py",
         "unequal parts of a batch are averaged: transformers#35203, mlx-lm#1413",
         ("weighed = loss * (len(part) / len(batch))", "weighed = loss / settings.accumulate"),
+        seen_by="unequal_parts_make_one_batch",
     ),
     bug(
         "parts-are-summed",
         "builder/step.py",
         "a gradient that grows with the number of parts: verl#3332",
         ("weighed = loss * (len(part) / len(batch))", "weighed = loss"),
+        seen_by="unequal_parts_make_one_batch",
     ),
     bug(
         "norms-decay",
@@ -734,18 +849,21 @@ TRAINING = (
             'leaf.kind in ("embedding", "positions", "norm")',
             'leaf.kind in ("embedding", "positions")',
         ),
+        seen_by="each_is_moved_by_one_group",
     ),
     bug(
         "embeddings-decay",
         "builder/optimizers.py",
         "a table is taken for a matrix that mixes: minGPT#24",
         ('leaf.kind in ("embedding", "positions", "norm")', 'leaf.kind in ("positions", "norm")'),
+        seen_by="each_is_moved_by_one_group",
     ),
     bug(
         "gains-of-experts-decay",
         "builder/optimizers.py",
         "a stacked gain has two dimensions: a common slip",
         ("parameter.dim() - stacked >= 2", "parameter.dim() >= 2"),
+        seen_by="each_is_moved_by_one_group",
     ),
     bug(
         "shared-weights-move-twice",
@@ -755,6 +873,7 @@ TRAINING = (
             "in model.named_parameters():\n        stacked",
             "in model.named_parameters(remove_duplicate=False):\n        stacked",
         ),
+        seen_by="each_is_moved_by_one_group",
     ),
     bug(
         "weights-not-in-any-group",
@@ -762,8 +881,10 @@ TRAINING = (
         "what is in no group does not learn: a common slip",
         (
             "(decayed if mixes else kept).append(parameter)",
-            "decayed += [parameter] * mixes\n        kept += [parameter] * (name.startswith(lookups))",
+            "decayed += [parameter] * mixes\n"
+            "        kept += [parameter] * name.startswith(lookups)",
         ),
+        seen_by="each_is_moved_by_one_group",
     ),
     bug(
         "weights-by-order",
@@ -777,18 +898,21 @@ TRAINING = (
             "torch.randn(parameter.shape, generator=_generator(seed, name)) * std",
             "torch.randn(parameter.shape) * std",
         ),
+        seen_by="initial_weights_are_keyed",
     ),
     bug(
         "weights-by-shape",
         "builder/initial.py",
         "each weight from the same seed: two of one shape begin alike",
         ("generator=_generator(seed, name)) * std", "generator=_generator(seed)) * std"),
+        seen_by="initial_weights_are_keyed",
     ),
     bug(
         "experts-begin-alike",
         "builder/initial.py",
         "stacked experts are drawn as one and copied: a common slip",
         ("generator=_generator(seed, name, e))", "generator=_generator(seed, name))"),
+        seen_by="test_assemble.py::test_each_expert_is_drawn_by_its_own_number",
     ),
     bug(
         "depth-scaled-by-layers",
@@ -798,16 +922,20 @@ TRAINING = (
             "        case Layer():\n            return count_adds(node.body)",
             "        case Layer():\n            return 1",
         ),
+        seen_by="test_assemble.py::test_depth_is_the_number_of_additions_to_the_residual_stream",
     ),
     bug(
         "depth-never-scaled",
         "builder/assemble.py",
         "a dead option: no matrix is known to write into the stream",
         ("getattr(module.get_submodule(parent), name).output = True", "pass"),
+        seen_by="test_assemble.py::"
+        "test_matrices_that_write_into_the_stream_shrink_with_depth_and_no_others",
     ),
 )
 
 MUTANTS = (
+    UNCHANGED,
     *MASKS,
     *SCORES,
     *POSITIONS,

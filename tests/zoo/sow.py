@@ -1,4 +1,4 @@
-"""``python tests/zoo/sow.py FILE ...``: every mutant that cosmic-ray makes of these, a JSON line each.
+"""``python tests/zoo/sow.py FILE ...``: each mutant that cosmic-ray makes of these, a JSON line.
 
 It needs cosmic-ray alone, which so needs no place beside torch.  Left out is what cannot matter:
 annotations (nobody evaluates them), decorators, and what says the same as another mutant.
