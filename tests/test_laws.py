@@ -55,6 +55,11 @@ WINDOWS = recipe_of(  # the band, the cache's end and the replay after a crop
 CHUNKS = recipe_of(  # in a padded row, and in a second document, they begin elsewhere
     "token_embedding", {"repeat": 2, "block": {"attention": {"mask": {"chunked": 4}}}}, "lm_head"
 )
+VANISHING = recipe_of(  # products of products of small numbers: in the end all are 0
+    "token_embedding",
+    {"repeat": 6, "block": {"linear_attention": {"feature": "none", "gate": "relu2"}}},
+    "lm_head",
+)
 
 FOUND = {  # recipes that once broke a law
     "names that were given twice": SAME_NAMES,
@@ -62,6 +67,7 @@ FOUND = {  # recipes that once broke a law
     "shared layers unlike each other": SHARED_UNLIKE,
     "a window's band, its cache's end, and the replay after a crop": WINDOWS,
     "a chunk that a padded row begins elsewhere": CHUNKS,
+    "numbers that vanish": VANISHING,
 }
 RECIPES = int(os.environ.get("RECIPES", "2000"))  # `make prove` asks for more
 SHARD = 100

@@ -17,6 +17,7 @@ from builder.recipe import Recipe
 
 LENGTH = 10
 MODERATE = 1e3  # of a leaf's largest output
+FAINT = 1e-100  # products of products of less are 0
 SPREADS = (1.0, 0.5, 0.2, 0.1)
 
 
@@ -44,6 +45,14 @@ class Case:
     def other(self, seed: int) -> Case:
         """The same recipe with other weights and tokens."""
         return self if seed == self.seed else Case(self.recipe, seed, self.length)
+
+    @torch.no_grad()
+    def vanishes(self) -> bool:
+        """Whether numbers become so small on their way that what depends on what cannot be seen."""
+        with traced(self.model) as seen:
+            self.model(self.ids())
+        largest = [float(x.abs().max()) for outputs in seen.values() for x in outputs]
+        return any(0 < size < FAINT for size in largest)
 
     def weigh(self, logits: Tensor) -> Tensor:
         """A number that depends on every logit: what gradients are taken of."""
