@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 RECIPES ?= 50000
 COMPILED ?= 100
+SAMPLE ?= 200
 
-.PHONY: help train check test prove examples fix clean
+.PHONY: help train check test prove zoo mutate examples fix clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -35,6 +36,16 @@ prove: $(INSTALLED)  ## the laws over 50,000 recipes (RECIPES=...), and as many 
 	HYPOTHESIS_PROFILE=prove RECIPES=$(RECIPES) COMPILED=$(COMPILED) \
 	  $(BIN)/pytest -q -n 2 tests/test_laws.py tests/test_routes.py tests/test_fuzz.py
 
+zoo: $(INSTALLED)  ## put each bug that the field has shipped into the code: which law sees it
+	$(BIN)/python -m tests.zoo $(BUGS)
+
+mutate: $(INSTALLED)  ## 200 mutants of blocks/ by cosmic-ray (SAMPLE=..., 0 for all): which survive
+	$(PYTHON) -m venv .venv-mutate
+	.venv-mutate/bin/pip install --quiet --disable-pip-version-check cosmic-ray==8.7.0 parso==0.8.7
+	mkdir -p build
+	.venv-mutate/bin/python tests/zoo/sow.py blocks/*.py > build/sown.jsonl
+	$(BIN)/python -m tests.zoo.mutate build/sown.jsonl $(SAMPLE)
+
 examples: $(INSTALLED)  ## every command of the README, every recipe
 	$(BIN)/pytest -q tests/test_readme.py tests/test_recipes.py
 
@@ -43,4 +54,4 @@ fix: $(INSTALLED)  ## tidy: format and fix lint
 	$(BIN)/ruff check --fix .
 
 clean:  ## remove the environment and what tools leave behind; runs/ stays
-	rm -rf $(VENV) *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-mutate build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

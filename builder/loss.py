@@ -68,17 +68,18 @@ class _InChunks(torch.autograd.Function):
         x: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        totals, towards_x = [], []
-        gradients: list[Tensor | None] = [None] * len(parameters)
-        for piece, expected in zip(_cut(x, chunk), _cut(labels, chunk), strict=True):
+        totals, towards_x = [], torch.empty_like(x)  # made now: kept bits among what is freed
+        gradients: list[Tensor | None] = [None] * len(parameters)  # would split the memory
+        pieces = (_cut(whole, chunk) for whole in (x, labels, towards_x))
+        for piece, expected, towards in zip(*pieces, strict=True):
             with torch.enable_grad():
                 piece = piece.detach().requires_grad_()
                 total = summed(head(piece), expected)
             own, *found = torch.autograd.grad(total, (piece, *parameters), allow_unused=True)
             totals.append(total.detach())
-            towards_x.append(own)
+            towards.copy_(own)
             gradients = list(map(_added, gradients, found))
-        ctx.save_for_backward(torch.cat(towards_x, 1), *gradients)
+        ctx.save_for_backward(towards_x, *gradients)
         return torch.stack(totals).sum()
 
     @staticmethod

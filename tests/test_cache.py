@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -54,12 +56,19 @@ def test_a_cropped_state_is_as_if_the_rest_had_not_been_read():
     assert keys.flatten().tolist() == [1, 9]
 
 
-def test_a_window_that_has_dropped_what_it_needs_says_that_it_cannot_crop():
-    state = KeyValues(span=3)
+def test_a_window_is_cropped_exactly_where_it_still_holds_what_it_needs():
+    full, answers = KeyValues(span=3), set()
     for n in range(200):
-        state.append(filled(n), filled(n))
-    assert state.crop(199) in (True, False)
-    assert not state.crop(20)
+        full.append(filled(n), filled(n))
+    held = full.buffers[0][:, :, : full.end].flatten().tolist()
+    for length in range(1, 201):
+        state, needed = copy.deepcopy(full), list(range(max(0, length - 2), length))
+        answers.add(could := state.crop(length))
+        assert could == (set(needed) <= set(held))
+        if could:
+            keys, _ = state.append(filled(-1), filled(-1))
+            assert keys.flatten().tolist() == [*needed, -1]
+    assert answers == {True, False}
 
 
 def test_what_lies_beyond_the_length_is_never_read():

@@ -31,7 +31,8 @@ def run(args: Namespace) -> int:
     recipe = load(args)
     import torch
 
-    from builder.laws.report import Answer, Examination, as_json, told
+    from builder.laws.examine import Answer, Examination
+    from builder.laws.report import as_json, told
 
     torch.set_num_threads(1)  # what is this small is slower when it is shared out
     examination = Examination.of(recipe, args.seed)

@@ -68,7 +68,7 @@ MASKS = (
     bug(
         "causal-from-the-top-left",
         "blocks/attend.py",
-        "is_causal counts from the first key, with a cache too: pytorch#103082, onnx#8068",
+        "is_causal counts from the first key, with a cache too: pytorch#103082",
         ("if length == total:", "if length > 1:"),
         seen_by="cached_equals_full",
     ),
@@ -96,7 +96,7 @@ MASKS = (
     bug(
         "window-ignored",
         "blocks/mask.py",
-        "one of two paths has no window: transformers#29777, unsloth#8253",
+        "one of two paths has no window: a common slip",
         ("(j <= i) & (i - j < self.span)", "j <= i"),
         seen_by="cached_equals_full",
     ),
@@ -247,7 +247,7 @@ POSITIONS = (
         "blocks/rope.py",
         "neighbours are taken as halves, and laid out as neighbours: the option is dead",
         ("turning[..., 0::2], turning[..., 1::2]", "turning.chunk(2, -1)"),
-        seen_by="identities_hold",
+        seen_by="no_option_is_dead",
     ),
     bug(
         "rotary-tables-in-bf16",
@@ -278,7 +278,7 @@ POSITIONS = (
         "blocks/rope.py",
         "local and global layers of another theta share a table: a common slip",
         ('("rope", self.theta, self.rotated, x.dtype)', '("rope", self.rotated, x.dtype)'),
-        seen_by="test_blocks.py::test_block_is_its_formula",
+        seen_by="test_blocks.py::test_rotary_tables_of_one_call_are_each_layer_s_own",
     ),
     bug(
         "rotation-backwards-for-one-half",
@@ -300,7 +300,7 @@ POSITIONS = (
     bug(
         "alibi-slopes-off-by-one",
         "blocks/alibi.py",
-        "the first slope is 1: aprender#2143",
+        "the first slope is 1: a common slip",
         ("2.0 ** (-8 * (h + 1) / power)", "2.0 ** (-8 * h / power)"),
         seen_by="test_blocks.py::test_block_is_its_formula",
     ),
@@ -339,7 +339,7 @@ PADDING_AND_PACKING = (
     bug(
         "padding-counts-as-positions",
         "blocks/call.py",
-        "one count for every row: unsloth#3699, nnsight#673",
+        "one count for every row: a common slip",
         ("real = real - padding.long()", "pass"),
         seen_by="padded_equals_unpadded",
     ),
@@ -384,14 +384,14 @@ PADDING_AND_PACKING = (
     bug(
         "state-passes-into-a-document",
         "blocks/recurrent.py",
-        "the recurrent state is not reset: prime-rl#3000, SkyRL#2056",
+        "the recurrent state is not reset: torchtitan#3892",
         ("seen = seen & (own[..., 1:, None] == own[..., None, :])", "pass"),
         seen_by="documents_do_not_see_each_other",
     ),
     bug(
         "convolution-reads-across-documents",
         "blocks/recurrent.py",
-        "the short convolution is forgotten where the state is reset: prime-rl#3000",
+        "the short convolution is forgotten where the state is reset: torchtitan#3892",
         ("taps = [tap * same[..., None] for tap, same in zip(taps, own, strict=True)]", "pass"),
         seen_by="documents_do_not_see_each_other",
     ),
@@ -435,7 +435,7 @@ CACHES = (
         "a window that has dropped what it needs is cropped all the same",
         ("if self.end - dropped < needed:", "if self.end - dropped < 0:"),
         seen_by="test_cache.py::"
-        "test_a_window_that_has_dropped_what_it_needs_says_that_it_cannot_crop",
+        "test_a_window_is_cropped_exactly_where_it_still_holds_what_it_needs",
     ),
     bug(
         "crop-forgets-documents",
@@ -519,7 +519,7 @@ LEAVES = (
     bug(
         "dropout-never",
         "blocks/dropout.py",
-        "after one evaluation it is off for good: Megatron-LM#411",
+        "after one evaluation it is off for good: a common slip",
         ("F.dropout(x, self.p, self.training)", "x"),
         seen_by="no_option_is_dead",
     ),
@@ -702,7 +702,7 @@ EXPERTS = (
     bug(
         "balance-counts-each-choice",
         "blocks/moe.py",
-        "shares of tokens sum to top_k and not to 1: transformers#43688",
+        "shares of tokens sum to top_k and not to 1: a common slip",
         ("scatter(1, chosen, 1.0 / chosen.shape[1])", "scatter(1, chosen, 1.0)"),
         seen_by="test_blocks.py::test_the_balance_loss_is_its_formula",
     ),
@@ -754,9 +754,21 @@ WIRING = (
     bug(
         "tie-lost-when-materialised",
         "builder/initial.py",
-        "built on meta, tied, and untied when storage comes: NeMo Automodel#2511",
+        "built on meta, tied, and untied when storage comes: modalities#357",
         ("if id(parameter) not in made:", "if True:"),
         seen_by="tied_stays_tied",
+    ),
+    bug(
+        "tie-lost-on-loading",
+        "builder/runs.py",
+        "what is loaded takes the place of a weight, and whoever was tied to it keeps the old one",
+        (
+            "            )\n        parameter.copy_(tensors[name])\n\n\n",
+            "            )\n"
+            '        owner, _, own = name.rpartition(".")\n'
+            "        setattr(model.get_submodule(owner), own, nn.Parameter(tensors[name]))\n\n\n",
+        ),
+        seen_by="saved_equals_loaded",
     ),
     bug(
         "shared-weights-are-copies",
@@ -829,14 +841,14 @@ TRAINING = (
     bug(
         "parts-count-alike",
         "builder/step.py",
-        "unequal parts of a batch are averaged: transformers#35203, mlx-lm#1413",
+        "unequal parts of a batch are averaged: torchtune#1875, mlx-lm#1413",
         ("weighed = loss * (len(part) / len(batch))", "weighed = loss / settings.accumulate"),
         seen_by="unequal_parts_make_one_batch",
     ),
     bug(
         "parts-are-summed",
         "builder/step.py",
-        "a gradient that grows with the number of parts: verl#3332",
+        "a gradient that grows with the number of parts: a common slip",
         ("weighed = loss * (len(part) / len(batch))", "weighed = loss"),
         seen_by="unequal_parts_make_one_batch",
     ),
