@@ -232,21 +232,6 @@ def test_rotary_tables_of_one_call_are_each_layer_s_own():
         assert block.rotate(x.float(), call).dtype == torch.float32
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-@pytest.mark.parametrize("theta", [10_000.0, 500_000.0])
-def test_rotary_tables_are_right_to_one_unit_far_out(dtype, theta):
-    """In the last place of a half, up to position 131,071: angles are no sums of halves."""
-    width, positions = 64, [0, 1, 255, 257, 2049, 40_000, 65_537, 131_071]
-    tables = Rope(width, theta=theta).table(torch.tensor([positions]), dtype)
-    for table, function in zip(tables, (math.cos, math.sin), strict=True):
-        assert table.dtype == dtype
-        for place, position in enumerate(positions):
-            for pair in range(width // 2):
-                exact = function(position / theta ** (2 * pair / width))
-                unit = max(abs(exact), torch.finfo(dtype).tiny) * torch.finfo(dtype).eps
-                assert abs(float(table[0, 0, place, pair]) - exact) <= unit
-
-
 def check_alibi():
     """The slopes of the paper's examples, and its bias by a loop."""
     cls = registry.load()["position", "alibi"]
@@ -568,6 +553,33 @@ ELSEWHERE = {  # whose second derivations have files of their own
 @pytest.mark.parametrize("word", CHECKS, ids=".".join)
 def test_block_is_its_formula(word):
     CHECKS[word]()
+
+
+PROMISED = {  # by the papers; a page that leaves an option out means this
+    "attention": {"bias": False, "out_bias": False, "scale": None, "softcap": None, "dropout": 0.0},
+    "gated_delta": {"kernel": 4, "eps": 1e-6},
+    "glu": {"act": "silu", "bias": False},
+    "hyper": {"streams": 4, "first": 0, "dynamic": True},
+    "layernorm": {"eps": 1e-5, "weight": True, "bias": True},
+    "lerp": {"initial": 0.05},
+    "linear": {"bias": False},
+    "linear_attention": {"feature": "elu", "decay": False, "norm": False, "gate": None},
+    "lm_head": {"tie": False, "bias": False},
+    "mlp": {"act": "gelu", "bias": True},
+    "moe": {"expert": "glu", "router": "softmax", "balance": 0.0},
+    "rmsnorm": {"eps": 1e-6, "weight": True},
+    "rope": {"theta": 10_000.0, "fraction": 1.0, "pairs": "half"},
+    "short_conv": {"kernel": 4, "act": None, "bias": False},
+    "sinusoidal_positions": {"theta": 10_000.0},
+    "softmax": {"top_k": 2, "normalise": True, "bias": False},
+}
+
+
+def test_an_option_that_is_left_out_is_what_the_papers_say():
+    found = {entry.word: entry for entry in load_index() if entry.namespace not in OF_TRAINING}
+    for word, promised in PROMISED.items():
+        defaults = {p.name: getattr(p.default, "word", p.default) for p in found[word].parameters}
+        assert promised == {name: defaults[name] for name in promised}, word
 
 
 def test_every_registered_block_has_a_second_derivation():

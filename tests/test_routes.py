@@ -210,6 +210,6 @@ def test_compiled_equals_eager(name):
 def test_what_is_compiled_equals_eager(recipe, seed):
     """Traced and taken apart as for a compiler, whose kernels are those of eager torch.
 
-    With its decompositions: alone, ``aot_eager`` takes a triangular solve to have other strides.
+    With its decompositions: ``aot_eager`` alone trips over the strides of a view in ``gated_delta``.
     """
     check_compiled(Case(recipe, seed), "aot_eager_decomp_partition")

@@ -296,17 +296,28 @@ def hyper(node, **options):
     return {"hyper": node, "dynamic": False, **options}
 
 
-def test_hyper_reads_at_first_the_stream_that_it_is_told():
+@pytest.mark.parametrize("first", [1, 4, 10])
+def test_hyper_reads_at_first_the_stream_that_it_is_told(first):
     model = build(
         recipe_of(
             "token_embedding",
             {"open_streams": 3},
-            hyper("glu", streams=3, first=4),
+            hyper("glu", streams=3, first=first),
             {"sum_streams": 3},
             "lm_head",
         )
     )
-    assert model.layers[0].hyper_around_glu.read.tolist() == [0, 1, 0]
+    joiner = model.layers[0].hyper_around_glu
+    assert joiner.read.tolist() == [0, 1, 0]
+    assert joiner.write.tolist() == [1, 1, 1]
+    assert torch.equal(joiner.mix, torch.eye(3))
+
+
+def test_what_is_dynamic_begins_as_nothing():
+    model = build(recipe_of("token_embedding", {"hyper": "glu", "streams": 2}, "lm_head"))
+    joiner = model.layers[0].hyper_around_glu
+    assert not joiner.weigh.any()
+    assert joiner.scale.tolist() == pytest.approx([0.01] * 3)
 
 
 def test_hyper_reads_and_writes_the_streams_by_its_weights():

@@ -110,15 +110,15 @@ def _hold(name: str, law: Law, case: Case) -> None:
 @contextmanager
 def registered_meanwhile(plugins: Sequence[Path]) -> Iterator[None]:
     """Leave what is registered as it was: another plug-in may want the same words."""
-    words, modules = dict(registry.REGISTRY), dict(sys.modules)
+    before = set(sys.modules)
     try:
         yield
     finally:
-        registry.REGISTRY.clear()
-        registry.REGISTRY.update(words)
-        for name in (f"plugin_{path.stem}" for path in plugins):
-            if name not in modules:
-                sys.modules.pop(name, None)
+        new = {f"plugin_{path.stem}" for path in plugins} - before
+        for key in [key for key, cls in registry.REGISTRY.items() if cls.__module__ in new]:
+            del registry.REGISTRY[key]
+        for name in new & set(sys.modules):
+            del sys.modules[name]
 
 
 def _found(path: Path, beside: Path) -> Path:

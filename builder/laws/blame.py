@@ -23,6 +23,7 @@ from builder.laws.options import words_of
 from builder.laws.probe import traced
 
 OF_WORD = re.compile(r"\b\w+ of (\w+):")  # as the law of options names one
+NO_NUMBER = "gives what is no finite number"
 
 Frames: TypeAlias = list[tuple[FrameType, int]]  # outermost first, each with its line
 
@@ -50,14 +51,14 @@ def blame(error: Exception, case: Case) -> Blame:
     says = (str(error).strip() or "no reason given").splitlines()[0]
     fault = ""
     if theirs or not isinstance(error, AssertionError):
-        fault = f"{type(error).__name__}: {says}, raised at {theirs or _ours(frames)}"
-        says = fault
-    if found := OF_WORD.search(says):
-        words = (word for word in words_of(case.recipe.graph) if word.word == found[1])
-        return Blame(says, None, next((word.mark for word in words), None), fault)
+        place = theirs or _ours(frames)
+        says = f"{type(error).__name__}: {says}, raised at {place}"
+        fault = f"{type(error).__name__} at {place}"
+    if (mark := _of_word(says, case.recipe.graph)) is not None:
+        return Blame(says, None, mark, fault)
     leaf = _running(frames) if theirs else _named(says, case.recipe.graph)
     unsound = None if theirs else first_unsound(case)
-    if unsound is not None and leaf in (None, unsound[0]):
+    if unsound is not None and (leaf in (None, unsound[0]) or unsound[1] == NO_NUMBER):
         leaf, fault = unsound[0], " ".join(unsound)
         says = f"{says}; {fault}"
     leaf = leaf or _running(frames)
@@ -66,7 +67,9 @@ def blame(error: Exception, case: Case) -> Blame:
 
 
 def first_unsound(case: Case) -> tuple[str, str] | None:
-    """The first leaf that gives what is no finite number, or of another type than the model's."""
+    """The first leaf that gives what is no finite number, or of another type than the model's; and
+    which of both.
+    """
     with suppress(Exception):  # a model that cannot be made, or run, is told of as it is
         for dtype in (torch.float64, torch.float32):
             model = copy.deepcopy(case.model).to(dtype)
@@ -74,10 +77,17 @@ def first_unsound(case: Case) -> tuple[str, str] | None:
                 model(case.ids())
             for (name, _), (output, *_) in outputs.items():
                 if not output.isfinite().all():
-                    return name, "gives what is no finite number"
+                    return name, NO_NUMBER
                 if output.dtype != dtype:
                     return name, f"gives {output.dtype} in a model of {dtype}"
     return None
+
+
+def _of_word(says: str, graph: Graph) -> Mark | None:
+    """Where the word is written of which a sentence names an option."""
+    found = OF_WORD.search(says)
+    words = (word for word in words_of(graph) if found and word.word == found[1])
+    return next((word.mark for word in words), None)
 
 
 def _in_plugins(frames: Frames, plugins: Sequence[Path]) -> str:

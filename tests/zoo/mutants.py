@@ -257,14 +257,14 @@ POSITIONS = (
             "return angles.cos().to(dtype), angles.sin().to(dtype)",
             "return angles.to(dtype).cos(), angles.to(dtype).sin()",
         ),
-        seen_by="test_blocks.py::test_rotary_tables_are_right_to_one_unit_far_out",
+        seen_by="test_positions.py::test_rotary_angles_are_exact_to_one_ulp",
     ),
     bug(
         "rotary-frequencies-in-bf16",
         "blocks/rope.py",
         "the frequencies are a buffer, which a change of type rounds: transformers#29496",
         ("self.theta**-exponent", "(self.theta**-exponent).to(dtype).double()"),
-        seen_by="test_blocks.py::test_rotary_tables_are_right_to_one_unit_far_out",
+        seen_by="test_positions.py::test_rotary_angles_are_exact_to_one_ulp",
     ),
     bug(
         "fraction-ignored",

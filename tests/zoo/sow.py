@@ -65,10 +65,8 @@ def _idle(tree: ast.AST) -> Iterator[Span]:
         parts = [getattr(node, "annotation", None), getattr(node, "returns", None)]
         for part in [*parts, *getattr(node, "decorator_list", [])]:
             if isinstance(part, ast.expr):
-                yield (
-                    (part.lineno, part.col_offset),
-                    (part.end_lineno or 0, part.end_col_offset or 0),
-                )
+                start = part.lineno, part.col_offset - (part not in parts)  # with its @
+                yield start, (part.end_lineno or 0, part.end_col_offset or 0)
 
 
 def main(paths: list[str]) -> None:
