@@ -68,8 +68,9 @@ class _InChunks(torch.autograd.Function):
         x: Tensor,
         *parameters: Tensor,
     ) -> Tensor:
-        totals, towards_x = [], torch.empty_like(x)  # made now: kept bits among what is freed
-        gradients: list[Tensor | None] = [None] * len(parameters)  # would split the memory
+        towards_x = torch.empty_like(x)  # all at once: bits kept between what is freed split a heap
+        totals: list[Tensor] = []
+        gradients: list[Tensor | None] = [None] * len(parameters)
         pieces = (_cut(whole, chunk) for whole in (x, labels, towards_x))
         for piece, expected, towards in zip(*pieces, strict=True):
             with torch.enable_grad():

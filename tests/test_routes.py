@@ -27,9 +27,7 @@ from builder.laws.probe import TOLERANCE, distance
 from builder.laws.routes import every_attention_backend_agrees, kernels, routes
 
 DIMS = {"dim": 8, "heads": 4, "kv_heads": 2, "ff": 12, "vocab": 13, "context": 32, "experts": 3}
-COMPILED = int(
-    os.environ.get("COMPILED", "6")
-)  # recipes that are drawn; `make prove` asks for more
+COMPILED = int(os.environ.get("COMPILED", "6"))  # drawn recipes; `make prove` asks for more
 FLASH = "_scaled_dot_product_flash_attention_for_cpu"
 
 
@@ -79,13 +77,7 @@ BROKEN = {
     "cap": (attend, "_weigh", unbent_weigh, {"position": "alibi"}, "with scores that are written"),
     "groups": (F, "scaled_dot_product_attention", tiled_kernel, {}, "as it is"),
     "order": (F, "scaled_dot_product_attention", early_kernel, {}, r"first after layers\.0\.att"),
-    "backward": (
-        F,
-        "scaled_dot_product_attention",
-        stopped_kernel,
-        {},
-        "the gradient of",
-    ),
+    "backward": (F, "scaled_dot_product_attention", stopped_kernel, {}, "the gradient of"),
 }
 
 
@@ -210,6 +202,6 @@ def test_compiled_equals_eager(name):
 def test_what_is_compiled_equals_eager(recipe, seed):
     """Traced and taken apart as for a compiler, whose kernels are those of eager torch.
 
-    With its decompositions: ``aot_eager`` alone trips over the strides of a view in ``gated_delta``.
+    With its decompositions: alone, ``aot_eager`` trips over the strides of a view in gated_delta.
     """
     check_compiled(Case(recipe, seed), "aot_eager_decomp_partition")
