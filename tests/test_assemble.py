@@ -106,8 +106,8 @@ def test_first_weights_are_normal_with_gains_at_one_and_biases_at_zero():
     values = model.state_dict()
     assert (values["layers.0.layernorm_before_attention.weight"] == 1).all()
     assert (values["layers.0.gain_after_attention.weight"] - 0.1).abs().max() < 1e-7
-    for name in ("layers.0.attention.q.bias", "layers.1.mlp.up.bias"):
-        assert not values[name].any()
+    for name in ("layernorm_before_attention.bias", "attention.q.bias", "mlp.up.bias"):
+        assert not values[f"layers.1.{name}"].any()
     deviation = float(values["token_embedding.weight"].std())
     assert abs(deviation / 0.02 - 1) < 0.03  # 32,000 numbers: four deviations of their deviation
     assert float(values["token_embedding.weight"].mean().abs()) < 0.0005

