@@ -86,9 +86,7 @@ def _banded(
     S, reach = k.shape[2], 2 * span - 1
     blocks = -(-T // span)
     spare = blocks * span - T  # places that fill the last block
-    first = (
-        S - T - (span - 1)
-    )  # the key that the first block begins with: before the first one, if negative
+    first = S - T - (span - 1)  # the first block's first key; if negative, before all there are
 
     def band(x: Tensor) -> Tensor:
         x = F.pad(x[:, :, max(first, 0) :], (0, 0, max(-first, 0), spare))
@@ -101,15 +99,12 @@ def _banded(
     j = starts + first + torch.arange(reach, device=q.device)  # (blocks, 1, reach)
 
     def seen_in_bands() -> Tensor:
-        seen = _seen(call, mask, i, j) & ((j >= call.end - S) | (i == j))
-        return seen.expand(B, *seen.shape[-3:]).flatten(0, 1)[
-            :, None
-        ]  # (B * blocks, 1, span, reach)
+        seen = _seen(call, mask, i, j)
+        seen = seen.expand(B, *seen.shape[-3:]).flatten(0, 1)
+        return seen[:, None]  # (B * blocks, 1, span, reach)
 
     seen = call.once((mask, T, S, "bands"), seen_in_bands)
-    added = bias and bias(i, j).transpose(0, 1).repeat(
-        B, 1, 1, 1
-    )  # (B * blocks, heads, span, reach)
+    added = bias and bias(i, j).transpose(0, 1).repeat(B, 1, 1, 1)  # (B * blocks, heads, ...)
     out = weigh(q, band(k), band(v), seen, added)
     return out.unflatten(0, (B, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 

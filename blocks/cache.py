@@ -66,10 +66,8 @@ class KeyValues:
         return self.length if self.span is None else min(self.length, self.span - 1)
 
     def _move(self, kept: int, capacity: int, like: tuple[Tensor, Tensor]) -> None:
-        old, self.buffers = (
-            self.buffers,
-            tuple(t.new_empty(*t.shape[:2], capacity, t.shape[3]) for t in like),
-        )
+        old = self.buffers
+        self.buffers = tuple(t.new_empty(*t.shape[:2], capacity, t.shape[3]) for t in like)
         for new, buffer in zip(self.buffers, old, strict=False):
             new[:, :, :kept] = buffer[:, :, self.end - kept : self.end]
         self.end = kept

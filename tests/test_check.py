@@ -41,6 +41,9 @@ def test_a_broken_block_is_named_with_its_law_its_place_and_its_input(word, tmp_
         assert row["leaf"] == f"layers.0.{word}"
     else:
         assert row["says"].startswith("twice of idle: no legal change alters")
+    if word == "rooted":  # whatever a law names, what is no number began there
+        failed = [row for row in rows(out).values() if not row["holds"]]
+        assert {row["leaf"] for row in failed} == {"layers.0.rooted"}
     fewest = {"leaky": 2, "forgetful": 2, "idle": 0, "raising": 0, "unlearnt": 2}.get(word, 1)
     assert row["tokens"] == fewest
 

@@ -19,6 +19,7 @@ from torch.nn.attention import SDPBackend
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from blocks import attend
+from blocks.call import Call
 from blocks.mask import SlidingWindow
 from builder import load_recipe
 from builder.laws import Case, recipes
@@ -88,6 +89,21 @@ def test_law_sees_a_route_that_is_broken(broken):
     assert max(map(every_attention_backend_agrees, cases)) <= TOLERANCE
     with patch.object(home, name, fault), pytest.raises(AssertionError, match=said):
         list(map(every_attention_backend_agrees, cases))
+
+
+def test_law_sees_a_table_that_layers_share_though_it_is_not_theirs_alike():
+    near, far = (
+        {"attention": {"head_dim": 4, "position": {"rope": {"theta": theta}}}}
+        for theta in (10.0, 1e4)
+    )
+    case, once = Case(recipe_of("token_embedding", near, far, "lm_head")), Call.once
+
+    def of_any_theta(self, key, compute):
+        return once(self, key[:1] + key[2:] if key[0] == "rope" else key, compute)
+
+    claim = pytest.raises(AssertionError, match="with nothing that layers share, the logits differ")
+    with patch.object(Call, "once", of_any_theta), claim:
+        every_attention_backend_agrees(case)
 
 
 class Ops(TorchDispatchMode):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from blocks.call import Call
 from blocks.mask import Visibility
 from builder.laws.case import Case, gradients, read
 from builder.laws.precision import attention_written_out
@@ -73,6 +74,7 @@ def routes(model: Model) -> dict[str, Route]:
         found[f"by {kernel.name}"] = lambda kernel=kernel: sdpa_kernel([kernel, SDPBackend.MATH])  # type: ignore[misc]
     found["under masks that are written out"] = lambda: masks_written_out(model)
     found["with scores that are written out"] = lambda: scores_written_out(model)
+    found["with nothing that layers share"] = lambda: patch.object(Call, "once", _anew)
     return found
 
 
@@ -116,6 +118,11 @@ def scores_written_out(model: Model) -> Iterator[None]:
             if getattr(module, "softcap", NO_CAP) is None:
                 stack.enter_context(patch.object(module, "softcap", NO_CAP))
         yield
+
+
+def _anew(call: Call, key: object, compute: Callable[[], Any]) -> Any:
+    """What one layer computes for all, computed by each: else the key leaves something out."""
+    return compute()
 
 
 class Opaque(Visibility):
