@@ -38,6 +38,11 @@ def resolve(page: Mapping, index: Index) -> Resolved:
     return _Page(page, index).whole()
 
 
+def resolve_graph(page: Mapping, index: Index) -> Graph:
+    """The model of a page, whatever else the page says.  RecipeError carries every finding."""
+    return _Page(page, index).graph()
+
+
 def version_faults(page: Mapping) -> list[Finding]:
     """What is wrong with the version that a page says it is in."""
     version = page.get("recipe")
@@ -74,10 +79,7 @@ class _Page:
             raise_all(self.findings)  # whatever reads dims or blocks would only echo it
         tokenizer, data = map(self._section, ("tokenizer", "data"))
         train = self._train()
-        vocab, context = map(self._needed_dim, ("vocab", "context"))
-        items = self._items(vocab)
-        self._check_unused()
-        raise_all(merged(self.findings))  # a block's fault is found in each layer
+        whole = self.graph()
         self._check_unread()
         dims = self._dims()
         for mark, label in self.model.wiring.unread():
@@ -85,11 +87,18 @@ class _Page:
             self.report("unread-label", message, mark, "leave it out", severity="warning")
         raise_all(self.findings)
         name = getattr(self.page.get("name"), "value", "model")
-        whole = Graph(items, vocab, context)
         self.findings += lints(whole)
         return Resolved(
             str(name), whole, dims, tokenizer, data, train, tuple(merged(self.findings))
         )
+
+    def graph(self) -> Graph:
+        """The model alone."""
+        vocab, context = map(self._needed_dim, ("vocab", "context"))
+        items = self._items(vocab)
+        self._check_unused()
+        raise_all(merged(self.findings))  # a block's fault is found in each layer
+        return Graph(items, vocab, context)
 
     def _check_words(self) -> None:
         for key, _ in self.page:

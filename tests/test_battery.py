@@ -28,6 +28,7 @@ def plugged_in():
     return {key for key, cls in registry.REGISTRY.items() if cls.__module__.startswith("plugin_")}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", BROKEN)
 def test_a_battery_finds_a_broken_block(word, tmp_path):
     with pytest.raises((AssertionError, RuntimeError)) as caught:

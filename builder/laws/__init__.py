@@ -1,10 +1,9 @@
 """The laws that every recipe keeps, and the strategies that draw recipes.
 
-The test suite, ``check`` and the authors of plug-ins run the same ones::
+The test suite, ``check`` and the authors of plug-ins ask the same ones; these by one line in a test
+of their own::
 
-    @given(recipe=recipes(plugins=[Path("my_blocks.py")]), seed=st.integers(0, 999))
-    def test_my_blocks_keep_every_law(recipe, seed):
-        hold(Case(recipe, seed))
+    test_my_blocks_keep_every_law = battery("my_blocks.py")
 
 """
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from blocks.kinds import NODES
-from builder.errors import RecipeError
-from builder.graph import Leaf, leaves
+from builder.errors import Mark, RecipeError, Source
+from builder.graph import Graph, Leaf, leaves
 from builder.index import REQUIRED, Entry, Index, Parameter
 from builder.read import Mapping as Page
-from builder.read import from_python
-from builder.resolve import Resolved, resolve
+from builder.read import Scalar, Value
+from builder.read import Sequence as ValueList
+from builder.resolve import resolve_graph
 
 Written: TypeAlias = Any  # a node as dicts, lists and words
 Accepts: TypeAlias = Callable[[Any], bool]
@@ -21,6 +22,7 @@ Accepts: TypeAlias = Callable[[Any], bool]
 OF_THE_PAGE = ("dim", "vocab", "context")  # sizes that a drawn leaf leaves to the page
 WHOLE = (1, 2, 3, 4, 6)
 REAL = (0.5, 1.5, 3.0)
+NOWHERE = Mark(Source("<drawn>", ""), 1, 1)
 DEEPEST = 8  # no drawn recipe has more layers
 EXPRESSIONS = {"int": ("layer + 2", "layers"), "float": ("1 / (layer + 2)", "1/sqrt(2*layers)")}
 
@@ -31,28 +33,28 @@ class Grammar:
 
     index: Index
     dims: Mapping[str, Any]
-    answers: dict[str, Resolved | None] = field(default_factory=dict)
+    answers: dict[str, Graph | None] = field(default_factory=dict)
 
-    def resolved(self, model: Sequence[Written]) -> Resolved | None:
+    def graph(self, model: Sequence[Written]) -> Graph | None:
         """What a model means, or None where it is refused."""
-        page = {"recipe": 1, "dims": dict(self.dims), "model": list(model)}
-        key = json.dumps(page)
+        key = json.dumps(model)
         if key not in self.answers:
+            page = {"dims": self.dims, "model": model}
             try:
-                self.answers[key] = resolve(_page(page), self.index)
+                self.answers[key] = resolve_graph(_page(page), self.index)
             except RecipeError:
                 self.answers[key] = None
         return self.answers[key]
 
     def keeps(self, node: Written, width: int) -> bool:
         """Whether a node takes a stream of this width and gives one of the same width."""
-        resolved = self.resolved([*self.start(width), node, "lm_head"])
-        if resolved is None or _head(resolved).dim != width:
+        graph = self.graph([*self.start(width), node, "lm_head"])
+        if graph is None or _head(graph).dim != width:
             return False
         if "layer" not in json.dumps(node):
             return True
         everywhere = {"repeat": DEEPEST, "block": [node]}  # an expression is legal at every layer
-        return self.resolved([*self.start(width), everywhere, "lm_head"]) is not None
+        return self.graph([*self.start(width), everywhere, "lm_head"]) is not None
 
     def start(self, width: int) -> list[Written]:
         """The head of a page that gives a stream of this width."""
@@ -77,8 +79,8 @@ class Grammar:
 
     def width_after(self, node: Written, width: int) -> int | None:
         """The width of what a node gives; None where it is refused."""
-        resolved = self.resolved([*self.start(width), node, "lm_head"])
-        return None if resolved is None else _head(resolved).dim
+        graph = self.graph([*self.start(width), node, "lm_head"])
+        return None if graph is None else _head(graph).dim
 
     def joiners(self) -> list[Entry]:
         """The ways round a branch."""
@@ -122,11 +124,20 @@ def written(entry: Entry, options: Mapping[str, Any]) -> Written:
     return {entry.word: dict(options)}
 
 
-def _page(page: Written) -> Page:
-    value = from_python(page)
-    assert isinstance(value, Page), value
-    return value
+def _page(written: Mapping[str, Written]) -> Page:
+    """A page that was never a text: only whether it is refused is asked, and not where."""
+    return Page(tuple((Scalar(key, NOWHERE), _value(w)) for key, w in written.items()), NOWHERE)
 
 
-def _head(resolved: Resolved) -> Leaf:
-    return next(leaf for leaf in leaves(resolved.graph) if leaf.kind == "head")
+def _value(written: Written) -> Value:
+    match written:
+        case Mapping():
+            return _page(written)
+        case str() | bool() | int() | float() | None:
+            return Scalar(written, NOWHERE)
+        case _:
+            return ValueList(tuple(map(_value, written)), NOWHERE)
+
+
+def _head(graph: Graph) -> Leaf:
+    return next(leaf for leaf in leaves(graph) if leaf.kind == "head")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -47,6 +47,24 @@ def distance(a: Tensor, b: Tensor) -> float:
         return 0.0
     error = float((a - b).abs().max()) / max(1.0, float(b.abs().max()))
     return error if error == error else float("inf")
+
+
+def gradients_agree(
+    found: Mapping[str, Tensor], expected: Mapping[str, Tensor], claim: str
+) -> float:
+    """The largest difference between gradients, relative to the largest entry of them all above 1.
+
+    One that cancels to almost nothing is as coarse as what flowed in from the others.
+    AssertionError where it is more than rounding, naming the first such parameter.
+
+    """
+    size = max(1.0, *(float(gradient.abs().max()) for gradient in expected.values()))
+    worst = 0.0
+    for name, gradient in expected.items():
+        error = float((found[name] - gradient).abs().max()) / size
+        assert error <= TOLERANCE, f"{claim}, the gradient of {name} differs by {error:.3g}"
+        worst = max(worst, error)
+    return worst
 
 
 def first_difference(model: Model, left: Run, right: Run, left_part: Part, right_part: Part) -> str:

@@ -194,18 +194,18 @@ def _dims(draw: Draw, index: Index, max_dim: int) -> dict[str, Any]:
 
 
 def _starts(grammar: Grammar) -> Accepts:
-    return lambda node: grammar.resolved([node, "lm_head"]) is not None
+    return lambda node: grammar.graph([node, "lm_head"]) is not None
 
 
 def _ends(grammar: Grammar, node: Written, width: int) -> bool:
-    return grammar.resolved([*grammar.start(width), node]) is not None
+    return grammar.graph([*grammar.start(width), node]) is not None
 
 
 def _on_logits(draw: Draw, where: Where) -> list[Written]:
     entries = where.grammar.entries(reads="logits", gives="logits")
 
     def accepts(node: Written) -> bool:
-        return where.grammar.resolved(["token_embedding", "lm_head", node]) is not None
+        return where.grammar.graph(["token_embedding", "lm_head", node]) is not None
 
     count = draw(st.sampled_from([0, 0, 1]))
     there = replace(where, width=where.grammar.dims["vocab"])
@@ -392,9 +392,9 @@ def _joined(draw: Draw, where: Where) -> Written:
     if options is None:
         return "none"
     layer = {"repeat": 1, "block": {entry.word: "rmsnorm", **options}}
-    probe = where.grammar.resolved([*where.grammar.start(where.width), layer, "lm_head"])
+    probe = where.grammar.graph([*where.grammar.start(where.width), layer, "lm_head"])
     assert probe is not None, options
-    inner = next(leaf.dim for leaf in leaves(probe.graph) if leaf.word == "rmsnorm")
+    inner = next(leaf.dim for leaf in leaves(probe) if leaf.word == "rmsnorm")
     if inner < NARROWEST or (inner != where.width and where.expert is not None):
         return "none"
     if inner != where.width:
