@@ -61,6 +61,13 @@ VANISHING = recipe_of(  # products of products of small numbers: in the end all 
     "lm_head",
 )
 
+SATURATED = recipe_of(  # scores so large that their soft cap has no gradient
+    "token_embedding",
+    {"scale": 30.0},
+    {"attention": {"softcap": 0.001}},
+    "lm_head",
+)
+
 FOUND = {  # recipes that once broke a law
     "names that were given twice": SAME_NAMES,
     "experts in shared layers": SHARED_EXPERTS,
@@ -68,6 +75,7 @@ FOUND = {  # recipes that once broke a law
     "a window's band, its cache's end, and the replay after a crop": WINDOWS,
     "a chunk that a padded row begins elsewhere": CHUNKS,
     "numbers that vanish": VANISHING,
+    "a soft cap that is saturated": SATURATED,
 }
 RECIPES = int(os.environ.get("RECIPES", "2000"))  # `make prove` draws more
 EVERY = int(os.environ.get("EVERY", "1"))  # and asks each law of every third

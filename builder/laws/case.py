@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -31,11 +31,12 @@ class Case:
     recipe: Recipe
     seed: int = 0
     length: int = LENGTH
+    spreads: tuple[float, ...] = SPREADS  # of the weights: the first that keeps numbers moderate
 
     @cached_property
     def model(self) -> Model:
         """In float64, ready to be asked, every weight in general position."""
-        return model_of(self.recipe, self.seed)
+        return model_of(self.recipe, self.seed, self.spreads)
 
     def ids(self, rows: int = 2, length: int | None = None) -> Tensor:
         """Token ids, (rows, length), no more than the recipe's context."""
@@ -45,6 +46,10 @@ class Case:
     def other(self, seed: int) -> Case:
         """The same recipe with other weights and tokens."""
         return self if seed == self.seed else Case(self.recipe, seed, self.length)
+
+    def faint(self) -> Case:
+        """The same recipe with weights so small that nothing is saturated, as a soft cap may be."""
+        return replace(self, spreads=SPREADS[-1:])
 
     @torch.no_grad()
     def vanishes(self) -> bool:
@@ -63,14 +68,14 @@ Law: TypeAlias = Callable[[Case], float]  # the largest error, or AssertionError
 
 
 @torch.no_grad()
-def model_of(recipe: Recipe, seed: int) -> Model:
+def model_of(recipe: Recipe, seed: int, spreads: tuple[float, ...] = SPREADS) -> Model:
     """A recipe's model in float64 with weights in general position.
 
     Where squares of squares explode, the weights are smaller: rounding would drown what is asked.
     """
     model = build(recipe, dtype=torch.float64).eval()
     ids = ids_of(recipe, seed, 2, min(40, recipe.graph.context))  # some sums grow with the length
-    for spread in SPREADS:
+    for spread in spreads:
         perturb(model, seed, spread)
         with traced(model) as seen:
             model(ids)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections import Counter
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -28,8 +29,8 @@ TABLES = ("embedding", "positions", "norm")  # kinds whose parameters never deca
 def every_parameter_learns(case: Case) -> float:
     """Every parameter gets a gradient that is a number, and not zero unless its leaf says why."""
     unmoved: set[str] | None = None
-    for attempt in range(case.seed, case.seed + TRIES):
-        other = case.other(attempt)
+    others = (case.other(attempt) for attempt in range(case.seed, case.seed + TRIES))
+    for other in chain(others, [case.faint()]):
         nulls, lent = null_parameters(other.model), _lenders(case.recipe)
         found = gradients(other.model, other.weigh(other.model(other.ids())))
         for name, gradient in found.items():
