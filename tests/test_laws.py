@@ -63,7 +63,7 @@ VANISHING = recipe_of(  # products of products of small numbers: in the end all 
 
 SATURATED = recipe_of(  # scores so large that their soft cap has no gradient
     "token_embedding",
-    {"scale": 30.0},
+    {"scale": 100.0},
     {"attention": {"softcap": 0.001}},
     "lm_head",
 )
