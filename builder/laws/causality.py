@@ -10,7 +10,7 @@ from builder.laws.case import Case, read
 from builder.laws.probe import TOLERANCE, agree, distance, traced, whole
 from builder.laws.reach import jacobian_of
 
-TRIES = 6  # draws in which a gradient may be nonzero: a unit can be dead in one
+TRIES = 40  # draws in which a gradient may be nonzero: units can be dead
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from builder.laws.probe import TOLERANCE, agree, whole
 
 FAR = 100_000  # angles of so many radians are exact to 1e-11 in float64
 OFFSETS = (1, 1000, FAR)
-TRIES = 6  # draws of weights and tokens in which a shift may show: a unit can be dead in one
+TRIES = 40  # draws of weights and tokens in which a shift may show: a unit can be dead in one
 
 
 @torch.no_grad()
