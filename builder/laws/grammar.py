@@ -51,10 +51,12 @@ class Grammar:
         graph = self.graph([*self.start(width), node, "lm_head"])
         if graph is None or _head(graph).dim != width:
             return False
-        if "layer" not in json.dumps(node):
-            return True
-        everywhere = {"repeat": DEEPEST, "block": [node]}  # an expression is legal at every layer
-        return self.graph([*self.start(width), everywhere, "lm_head"]) is not None
+        text = json.dumps(node)
+        counts = range(1, DEEPEST + 1) if "layers" in text else [DEEPEST] * ("layer" in text)
+        return all(  # an expression is legal at every layer, of however many
+            self.graph([*self.start(width), {"repeat": n, "block": [node]}, "lm_head"]) is not None
+            for n in counts
+        )
 
     def start(self, width: int) -> list[Written]:
         """The head of a page that gives a stream of this width."""

@@ -131,7 +131,7 @@ MASKS = (
         "bands-off-by-one",
         "blocks/attend.py",
         "a common slip: the block of keys begins one late",
-        ("S - T - (span - 1)\n", "S - T - span\n"),
+        ("first = S - T - (span - 1)", "first = S - T - span"),
         seen_by="cached_equals_full",
     ),
     bug(
