@@ -348,10 +348,8 @@ def _item(draw: Draw, where: Where) -> Written:
         case "joined":
             return _joined(draw, within)
         case "skip":
-            label, inside = (
-                LABELS[within.depth],
-                replace(within, blocks=()),
-            )  # no label alike inside
+            label = LABELS[within.depth]
+            inside = replace(within, blocks=())  # that may bear this label too
             begin = {"residual": _branch(draw, inside), "as": label}
             node = [begin, _item(draw, inside), {"add": label}]
             return node if where.accepts(node) else "none"  # what it names may be nothing
