@@ -7,12 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import HealthCheck, Phase, settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
-torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the workers share out the cores
 
 WITHOUT_EXPLAIN = [phase for phase in Phase if phase is not Phase.explain]  # it takes minutes
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

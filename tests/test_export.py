@@ -37,7 +37,6 @@ from tests.hf_folders import (
     read,
 )
 
-torch.set_num_threads(1)
 INDEX = load_index()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,7 +11,6 @@ from builder.tokenizers import Tokenizer
 from hf_bridge.tokenizer import token_ids
 from tests.hf_folders import DATA, FITTING, built, needs_data, read
 
-torch.set_num_threads(1)
 FOLDERS = ("models/stories260K/hf", "tokenizers/gpt2", "models/slm4096/hf")
 TEXTS = [
     "Once upon a time",

@@ -27,7 +27,6 @@ from tests.hf_folders import (
     written,
 )
 
-torch.set_num_threads(1)
 TRAINED = ("stories260K", "slm4096")
 
 

@@ -22,7 +22,7 @@ from builder.optimizers import groups
 from builder.progress import Progress, duration
 from builder.runs import open_run
 from builder.step import Step, evaluate, take_step
-from builder.train import prepare, resume, train
+from builder.train import physical_cores, prepare, resume, train, use_physical_cores
 
 ROOT = Path(__file__).parent.parent
 TEXT = "To be, or not to be, that is the question. Быть или не быть, вот в чём вопрос.\n" * 40
@@ -46,7 +46,6 @@ train:
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(builder.train, "use_physical_cores", lambda: None)
     (tmp_path / "text.txt").write_text(TEXT, encoding="utf-8")
     (tmp_path / "tiny.yaml").write_text(PAGE)
     return tmp_path
@@ -116,8 +115,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_bit(folder):
         "t.take_step = lambda s, i: os.kill(os.getpid(), 9) if i == 7 else step(s, i)\n"
         "t.train(load_recipe(Path('tiny.yaml')), Path('runs/killed'))"
     )
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    environment = os.environ | threads | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
     killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
     assert killed.returncode == -9
     run = open_run(Path("runs/killed"))
@@ -375,3 +373,12 @@ def test_every_metric_is_json_that_others_read():
     run = train(recipe("train.steps=2", "train.eval_tokens=0"))
     for line in (run.path / "metrics.jsonl").read_text().splitlines():
         json.loads(line, parse_constant=lambda name: pytest.fail(name))
+
+
+def test_a_run_takes_a_thread_for_each_core_unless_told_how_many(monkeypatch):
+    taken = []
+    monkeypatch.setattr(torch, "set_num_threads", taken.append)
+    use_physical_cores()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    use_physical_cores()
+    assert taken == [physical_cores()] and 1 <= taken[0] <= os.cpu_count()

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 
-import builder.train
 from blocks.lm_head import LMHead
 from builder import checkpoints, load_recipe
 from builder.errors import BuilderError
@@ -93,7 +92,6 @@ def run_of(page, home, number):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
-        patch.setattr(builder.train, "use_physical_cores", lambda: None)
         patch.setattr(LMHead, "forward", watched)
         try:
             run = train(load_recipe(page), Path(f"runs/{number}"))

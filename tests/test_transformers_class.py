@@ -12,7 +12,6 @@ import hf_bridge
 from builder import build, load_recipe
 from tests.hf_folders import DATA, FITTING, LLAMA, MISTRAL, ROOT, built, needs_data
 
-torch.set_num_threads(1)
 ALIBI = LLAMA.replace("position: rope", "position: alibi")
 HEADS = {**FITTING, "alibi": ALIBI}
 IDS = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])

@@ -16,8 +16,6 @@ from hf_bridge.weights import Deal, Same, Transpose, matching, read_layout, shap
 from hf_bridge.write_hf import write_weights
 from tests.hf_folders import GPT2, LLAMA, built, read, written
 
-torch.set_num_threads(1)
-
 # Names of the library that a test must spell out to spoil a file.
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 QUERY = "model.layers.1.self_attn.q_proj.weight"
