@@ -47,6 +47,7 @@ def test_an_honest_block_passes_its_battery(tmp_path):
     battery(write_plugin(tmp_path, "squash"), max_examples=FEW)()
 
 
+@pytest.mark.slow
 def test_a_word_that_nothing_may_hold_is_told_of(tmp_path):
     path = tmp_path / "lonely.py"
     path.write_text(
@@ -65,6 +66,7 @@ def test_a_plugin_without_a_word_is_told_of(tmp_path):
         battery(path)()
 
 
+@pytest.mark.slow
 def test_a_battery_is_one_test_of_a_file_beside_the_plugin(tmp_path):
     write_plugin(tmp_path, "leaky")
     (tmp_path / "test_mine.py").write_text(
@@ -76,6 +78,7 @@ def test_a_battery_is_one_test_of_a_file_beside_the_plugin(tmp_path):
     assert "test_my_blocks_keep_every_law" in done.stdout and "leaky" in done.stdout
 
 
+@pytest.mark.slow
 def test_every_example_of_the_page_on_blocks_is_so(tmp_path):
     printed = ""
     for kind, says, text in FENCE.findall((ROOT / "docs/blocks.md").read_text("utf-8")):

@@ -33,6 +33,7 @@ def rows(out: str) -> dict[str, dict]:
     return {row["law"]: row for row in json.loads(out)["laws"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", BROKEN)
 def test_a_broken_block_is_named_with_its_law_its_place_and_its_input(word, tmp_path, capsys):
     page, plugin = write_page(tmp_path, word), write_plugin(tmp_path, word)
@@ -72,6 +73,7 @@ def test_what_is_told_is_a_line_a_law_and_the_place_of_what_is_broken(tmp_path, 
     assert sum("error[" in line for line in lines) == 1  # one fault is told once
 
 
+@pytest.mark.slow
 def test_the_layer_that_is_named_is_the_recipes_own_and_not_the_twins(tmp_path, capsys):
     page, plugin = write_page(tmp_path, "leaky"), write_plugin(tmp_path, "leaky")
     text = page.read_text().replace("{repeat: 2, block: decoder}", "{repeat: 1, pattern: PATTERN}")
@@ -95,6 +97,7 @@ def test_an_honest_block_breaks_nothing(tmp_path, capsys):
     assert all(row["holds"] and 0 <= row["error"] < 1 for row in rows(out).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", [*SHIPPED, LARGE], ids=lambda path: path.stem)
 def test_a_shipped_recipe_keeps_every_law(page, capsys):
     code, out = check(capsys, page)

@@ -142,6 +142,7 @@ def test_every_drawn_page_fits(page):
     assert fits(page), shown(page)
 
 
+@pytest.mark.slow
 @given(page=pages().map(lively), random=st.randoms(use_true_random=False))
 @settings(max_examples=25)
 def test_schema_and_checker_agree_on_mutated_pages(page, random):

@@ -79,6 +79,7 @@ def assert_stands_for_all(recipe):
     return small
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(recipe=recipes())
 def test_twin_of_a_drawn_recipe_stands_for_all_of_it(recipe):
