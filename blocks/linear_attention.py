@@ -64,7 +64,7 @@ class LinearAttention(nn.Module):
         if self.feature is None:
             q = q * self.head_dim**-0.5
         else:
-            q, k = (F.elu(y) + 1 if self.feature == "elu" else F.relu(y) for y in (q, k))
+            q, k = map(elu_plus_one if self.feature == "elu" else F.relu, (q, k))
             v = F.pad(v, (0, 1), value=1.0)  # its column of S is z
         k, log_decay = blank(k, call), blank(self.log_decay(k), call)
         q, k, v, log_decay = (y.transpose(1, 2) for y in (q, k, v, log_decay))  # (B, heads, T, ...)
@@ -95,6 +95,11 @@ class LinearAttention(nn.Module):
     def visible(self, i: Tensor, j: Tensor) -> Tensor:
         """Whether the token at place ``i`` reads that at ``j``; broadcasts."""
         return j <= i
+
+
+def elu_plus_one(x: Tensor) -> Tensor:
+    """``elu(x) + 1``, of which no digit is lost where it is ``exp(x)``."""
+    return F.relu(x) + x.clamp(max=0).exp()
 
 
 def sum_up(

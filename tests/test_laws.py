@@ -60,7 +60,28 @@ VANISHING = recipe_of(  # products of products of small numbers: in the end all 
     {"repeat": 6, "block": {"linear_attention": {"feature": "none", "gate": "relu2"}}},
     "lm_head",
 )
-
+FAINT = recipe_of(  # not small enough yet to be 0: the next leaf's product is
+    "token_embedding",
+    {
+        "repeat": 5,
+        "block": [{"gated_delta": {"heads": 1, "head_dim": 1}}, {"short_conv": {"act": "relu2"}}],
+    },
+    "lm_head",
+)
+SELDOM = recipe_of(  # one unit, dead in most draws, and then another
+    "token_embedding",
+    {
+        "repeat": 2,
+        "block": ["rmsnorm", {"linear_attention": {"heads": 1, "head_dim": 1, "feature": "relu"}}],
+    },
+    "lm_head",
+)
+CANCELLING = recipe_of(  # elu(-30) + 1 has three digits left in float64
+    "token_embedding",
+    {"scale": 120.0},
+    {"linear_attention": {"kv_heads": 1, "head_dim": 1, "norm": True}},
+    "lm_head",
+)
 SATURATED = recipe_of(  # scores so large that their soft cap has no gradient
     "token_embedding",
     {"scale": 100.0},
@@ -75,6 +96,9 @@ FOUND = {  # recipes that once broke a law
     "a window's band, its cache's end, and the replay after a crop": WINDOWS,
     "a chunk that a padded row begins elsewhere": CHUNKS,
     "numbers that vanish": VANISHING,
+    "numbers that vanish one leaf on": FAINT,
+    "two units that are seldom alive together": SELDOM,
+    "features of which rounding leaves three digits": CANCELLING,
     "a soft cap that is saturated": SATURATED,
 }
 RECIPES = int(os.environ.get("RECIPES", "2000"))  # `make prove` draws more

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -17,7 +17,8 @@ from builder.recipe import Recipe
 
 LENGTH = 10
 MODERATE = 1e3  # of a leaf's largest output
-FAINT = 1e-100  # products of products of less are 0
+FAINT = 1e-50  # a leaf may multiply six of less, which is 0
+DRAWS = 200  # in which something is to show: a single unit is dead in half of them
 SPREADS = (1.0, 0.5, 0.2, 0.1)
 
 
@@ -46,6 +47,10 @@ class Case:
     def other(self, seed: int) -> Case:
         """The same recipe with other weights and tokens."""
         return self if seed == self.seed else Case(self.recipe, seed, self.length)
+
+    def draws(self) -> Iterator[Case]:
+        """The same recipe with one set of weights and tokens after another."""
+        return map(self.other, range(self.seed, self.seed + DRAWS))
 
     def faint(self) -> Case:
         """The same recipe with weights so small that nothing is saturated, as a soft cap may be."""

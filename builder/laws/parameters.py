@@ -21,16 +21,13 @@ from builder.optimizers import groups
 from builder.recipe import Recipe
 from builder.runs import load_weights
 
-TRIES = 40  # draws in which a gradient may be nonzero: a single unit is dead in half of them
-
 TABLES = ("embedding", "positions", "norm")  # kinds whose parameters never decay
 
 
 def every_parameter_learns(case: Case) -> float:
     """Every parameter gets a gradient that is a number, and not zero unless its leaf says why."""
     unmoved: set[str] | None = None
-    others = (case.other(attempt) for attempt in range(case.seed, case.seed + TRIES))
-    for other in chain(others, [case.faint()]):
+    for other in chain(case.draws(), [case.faint()]):
         nulls, lent = null_parameters(other.model), _lenders(case.recipe)
         found = gradients(other.model, other.weigh(other.model(other.ids())))
         for name, gradient in found.items():

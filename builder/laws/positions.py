@@ -15,7 +15,6 @@ from builder.laws.probe import TOLERANCE, agree, whole
 
 FAR = 100_000  # angles of so many radians are exact to 1e-11 in float64
 OFFSETS = (1, 1000, FAR)
-TRIES = 40  # draws of weights and tokens in which a shift may show: a unit can be dead in one
 
 
 @torch.no_grad()
@@ -25,12 +24,10 @@ def positions_may_shift(case: Case) -> float:
     A leaf of kind ``positions`` tells one place from another: with it a shift changes something,
     or it would be of no use, and without it nothing.  What says that it is ``absolute``, such as a
     mask of chunks, is asked for neither.
-
     """
     adding = {leaf.weights for leaf in leaves(case.recipe.graph) if leaf.kind == "positions"}
     if adding:
-        tries = range(case.seed, case.seed + TRIES)
-        moves = any(_moves(case.other(seed)) for seed in tries)
+        moves = any(map(_moves, case.draws()))
         assert moves, "positions are added to the stream, and to shift them changes nothing"
     if any(_are_absolute(case)):
         return 0.0

@@ -33,7 +33,6 @@ from builder.laws.probe import TOLERANCE, traced
 from builder.model import Model
 
 Reach: TypeAlias = Tensor  # (2, T, T) bool: what token i (a row) may depend on, and what it must
-TRIES = 40  # draws of weights and tokens in which one token may move another: units can be dead
 
 
 class Oracle:
@@ -171,8 +170,7 @@ def reach_is_what_the_masks_say(case: Case) -> float:
     """
     may, must = Oracle(case.model, case.ids(1).shape[1]).logits
     awaited, worst = must, 0.0
-    for attempt in range(case.seed, case.seed + TRIES):
-        other = case.other(attempt)
+    for other in case.draws():
         jacobian, moved = jacobian_of(other), changes_of(other)
         for leak in (jacobian > 0) & ~may, (moved > TOLERANCE) & ~may:
             assert not leak.any(), f"{_pair(leak)}, which is hidden from it, {_place(other, leak)}"
