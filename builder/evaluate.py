@@ -7,12 +7,13 @@ from pathlib import Path
 from builder.construct import make
 from builder.corpus import tokenised
 from builder.data import Source, Text
+from builder.devices import pick_device, use_physical_cores
 from builder.errors import InputError
 from builder.graph import Filler
 from builder.index import load_index
 from builder.runs import Run, say
 from builder.step import Evaluation, evaluate
-from builder.train import CACHE, pick_device, prepare_data, use_physical_cores
+from builder.train import CACHE, prepare_data
 
 
 def measure(run: Run, data: str | None = None, device: str | None = None) -> Evaluation:
@@ -32,7 +33,7 @@ def measure(run: Run, data: str | None = None, device: str | None = None) -> Eva
         raise InputError(
             "corpus-too-small", f"{len(tokens)} tokens to evaluate on, and 2 are the fewest"
         )
-    model = run.model(str(pick_device(device)))
+    model = run.model(pick_device(device))
     batch, dtype, chunk = settings.batch, settings.dtype, settings.loss_chunk
     return evaluate(model, tokens, size, length, batch, dtype, chunk)
 

@@ -85,19 +85,19 @@ def _first_value(
     stacked = getattr(parameter, "stacked", False)
     initial = getattr(parameter, "initial", 0.0 if parameter.dim() - stacked == 1 else None)
     if initial is not None:
-        return torch.as_tensor(initial, dtype=torch.float32).expand(parameter.shape).clone()
+        value = torch.as_tensor(initial, dtype=torch.float32, device="cpu")
+        return value.expand(parameter.shape).clone()
     std = scheme.deviation(parameter.shape) * (
         shrink if getattr(parameter, "output", False) else 1.0
     )
     if not stacked:
-        return torch.randn(parameter.shape, generator=_generator(seed, name)) * std
-    rows = [
-        torch.randn(parameter.shape[1:], generator=_generator(seed, name, e))
-        for e in range(len(parameter))
-    ]
+        return _noise(parameter.shape, seed, name) * std
+    rows = [_noise(parameter.shape[1:], seed, name, e) for e in range(len(parameter))]
     return torch.stack(rows) * std
 
 
-def _generator(*key: object) -> torch.Generator:
+def _noise(shape: torch.Size, *key: object) -> Tensor:
+    """Standard normal numbers, drawn on the CPU: the same for a model on any device."""
     digest = hashlib.sha256(repr(key).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+    return torch.randn(shape, generator=generator, device="cpu")

@@ -149,13 +149,14 @@ def build(
 ) -> Model:
     """The recipe's model, its weights drawn by (seed, parameter name).
 
-    ``seed`` none is the recipe's own; on the device ``meta`` nothing is allocated, and shapes and
-    names are exact.
+    ``seed`` none is the recipe's own, and ``device`` none torch's default; on the device ``meta``
+    nothing is allocated, and shapes and names are exact.
     """
     import_plugins(recipe.plugins)
     with torch.device("meta"):
         model = Model(recipe)
-    if device is not None and torch.device(device).type == "meta":
+    device = torch.get_default_device() if device is None else torch.device(device)
+    if device.type == "meta":
         return model if dtype is None else model.to(dtype)
     scheme, own_seed = recipe.train["init"], recipe.train["seed"]
     assert isinstance(scheme, Filler) and isinstance(own_seed, int), recipe.train

@@ -81,7 +81,7 @@ class Run:
         """The newest checkpoint that verifies."""
         return checkpoints.newest_good(self.checkpoints, say)
 
-    def model(self, device: str | None = None, dtype: torch.dtype | None = None) -> Model:
+    def model(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Model:
         """The recipe's model with the weights of the newest good checkpoint, ready to be used."""
         from builder.model import build
 

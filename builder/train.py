@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import torch
 from builder import checkpoints
 from builder.construct import make
 from builder.corpus import Corpus, split, tokenised, windows
+from builder.devices import pick_device, use_physical_cores
 from builder.errors import InputError
 from builder.optimizers import groups, restore, state_tensors
 from builder.progress import Progress, duration
@@ -294,39 +294,7 @@ def first_batch(training: Training) -> torch.Tensor:
     )
 
 
-def pick_device(name: str | None) -> torch.device:
-    """The device asked for, else a GPU if there is one.  InputError if it cannot be used."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        message = str(error).partition("\n")[0]
-        raise InputError(
-            "no-device", f"device {name!r} cannot be used: {message}", "--device cpu"
-        ) from None
-
-
 def progress_of(recipe: Recipe) -> Progress:
     settings = make(recipe.train)
     length = settings.length or recipe.graph.context
     return Progress(settings.steps, settings.batch * length)
-
-
-def use_physical_cores() -> None:
-    """Two threads on one core only wait for each other; OMP_NUM_THREADS, if it is set, decides."""
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(physical_cores())
-
-
-def physical_cores() -> int:
-    """The cores that this process may use; elsewhere than on Linux what torch takes."""
-    try:
-        usable = os.sched_getaffinity(0)
-        topology = Path("/sys/devices/system/cpu")
-        siblings = {
-            (topology / f"cpu{n}/topology/thread_siblings_list").read_text() for n in usable
-        }
-        return len(siblings)
-    except (AttributeError, OSError):
-        return torch.get_num_threads()

@@ -100,7 +100,7 @@ def test_law_sees_a_kernel_that_is_coarser():
 
     case = Case(attending(scale=2.0))
     assert half_precision_is_no_worse_on_any_path(case) <= WORSE - 1
-    claim = pytest.raises(AssertionError, match="in bf16, by FLASH_ATTENTION, errors are")
+    claim = pytest.raises(AssertionError, match="in bf16, by MATH, errors are")
     with patch.object(F, "scaled_dot_product_attention", coarser), claim:
         half_precision_is_no_worse_on_any_path(case)
 

@@ -24,8 +24,9 @@ from blocks.mask import SlidingWindow
 from builder import load_recipe
 from builder.laws import Case, recipes
 from builder.laws.case import gradients, read
+from builder.laws.precision import kernels
 from builder.laws.probe import TOLERANCE, distance
-from builder.laws.routes import every_attention_backend_agrees, kernels, routes
+from builder.laws.routes import every_attention_backend_agrees, routes
 
 DIMS = {"dim": 8, "heads": 4, "kv_heads": 2, "ff": 12, "vocab": 13, "context": 32, "experts": 3}
 COMPILED = int(os.environ.get("COMPILED", "1"))  # drawn recipes; `make prove` asks for more
@@ -131,7 +132,7 @@ def test_each_route_is_another_one():
     case = Case(attending(mask={"sliding_window": 3}))
     model, ids = case.model, case.ids()
     before = dict(vars(model.layers[0].attention))
-    assert {SDPBackend.MATH, SDPBackend.FLASH_ATTENTION} <= set(kernels())
+    assert {SDPBackend.MATH, SDPBackend.FLASH_ATTENTION} <= set(kernels("cpu", torch.float64))
     usual, calls = operations(model, ids, "as it is computed by itself")
     assert usual["unfold"] and calls, "bands"
     flash, _ = operations(model, ids, "by FLASH_ATTENTION")

@@ -16,13 +16,14 @@ import builder.train
 from builder import checkpoints, load_recipe
 from builder.__main__ import main
 from builder.continuation import Conversation, Sampling, continue_all, continue_text, encode_prompt
+from builder.devices import physical_cores, use_physical_cores
 from builder.errors import InputError, NumbersError, RecipeError, ResourceError, Stopped
 from builder.evaluate import measure
 from builder.optimizers import groups
 from builder.progress import Progress, duration
 from builder.runs import open_run
 from builder.step import Step, evaluate, take_step
-from builder.train import physical_cores, prepare, resume, train, use_physical_cores
+from builder.train import prepare, resume, train
 
 ROOT = Path(__file__).parent.parent
 TEXT = "To be, or not to be, that is the question. Быть или не быть, вот в чём вопрос.\n" * 40
@@ -341,6 +342,7 @@ def test_the_verbs_tell_their_results_on_stdout(trained, capsys, monkeypatch):
     [
         (["generate", "runs/trained", "To be or not " * 20], "prompt-too-long"),
         (["generate", "absent", "x"], "not-a-run"),
+        (["generate", "runs/trained", "x", "--device", "warp"], "no-device"),
         (["generate", "runs/trained", "x", "--top-p", "0"], "usage"),
         (["eval", "runs/trained", "--data", "absent.txt"], "no-such-data"),
         (["resume", "."], "not-a-run"),

@@ -92,7 +92,8 @@ def model_of(recipe: Recipe, seed: int, spreads: tuple[float, ...] = SPREADS) ->
 def ids_of(recipe: Recipe, seed: int, rows: int, length: int) -> Tensor:
     """Token ids, (rows, length)."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randint(recipe.graph.vocab, (rows, length), generator=generator)
+    ids = torch.randint(recipe.graph.vocab, (rows, length), generator=generator, device="cpu")
+    return ids.to(torch.get_default_device())
 
 
 def read(model: Model, ids: Tensor, **given: Any) -> Tensor:

@@ -29,4 +29,5 @@ def noise_of(seed: int, name: str, like: Tensor) -> Tensor:
     """Standard normal numbers of a tensor's shape and type, the same wherever the key is."""
     digest = hashlib.sha256(f"{seed} {name}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-    return torch.randn(like.shape, generator=generator, dtype=torch.float64).to(like)
+    noise = torch.randn(like.shape, generator=generator, dtype=torch.float64, device="cpu")
+    return noise.to(like)

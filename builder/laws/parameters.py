@@ -171,7 +171,7 @@ def initial_weights_are_keyed(case: Case, other: Recipe | None = None) -> float:
     for name, parameter in ours.named_parameters():
         drawn = getattr(parameter, "initial", None) is None
         if drawn and (parameter != parameter.flatten()[0]).any():  # else it begins at one value
-            value = parameter.detach().numpy().tobytes()
+            value = parameter.detach().cpu().numpy().tobytes()
             assert value not in first, f"{name} begins as {first[value]} does"
             first[value] = name
     return 0.0

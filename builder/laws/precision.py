@@ -5,8 +5,10 @@ plainest one.
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from unittest.mock import patch
 
 import torch
@@ -89,9 +91,9 @@ def _rows(case: Case) -> Tensor:
 def _paths(model: Model, ids: Tensor) -> Iterator[tuple[str, Tensor]]:
     """The logits of the same tokens, (rows, length, vocab), as each path gives them."""
     rows, length = ids.shape
-    for backend in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
-        with sdpa_kernel([backend, SDPBackend.MATH]):
-            yield f"by {backend.name}", read(model, ids)
+    for kernel in kernels(ids.device.type, torch.bfloat16):
+        with sdpa_kernel([kernel, SDPBackend.MATH]):
+            yield f"by {kernel.name}", read(model, ids)
     yield "cached token by token", read_in_chunks(model, ids, [1] * length)
     yield "cached in chunks", read_in_chunks(model, ids, _chunks(length))
     padding = torch.zeros(rows, PADDED + length, dtype=torch.bool)
@@ -121,6 +123,22 @@ def _error(logits: Tensor, expected: Tensor) -> Tensor:
         .mean()
         .exp()
     )
+
+
+@cache
+def kernels(device: str, dtype: torch.dtype) -> tuple[SDPBackend, ...]:
+    """Those of torch's that can attend there in this type."""
+    x = torch.zeros(1, 1, 2, 8, dtype=dtype, device=device)
+    found = []
+    for kernel in SDPBackend.__members__.values():
+        with warnings.catch_warnings(action="ignore"):  # torch says at length why it refuses
+            try:
+                with sdpa_kernel(kernel):
+                    F.scaled_dot_product_attention(x, x, x, is_causal=True)
+            except RuntimeError:
+                continue
+        found.append(kernel)
+    return tuple(found)
 
 
 @contextmanager

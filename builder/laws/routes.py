@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import random
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from functools import cache
 from typing import Any, TypeAlias
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from blocks.call import Call
 from blocks.mask import Visibility
 from builder.laws.case import Case, gradients, read
-from builder.laws.precision import attention_written_out
+from builder.laws.precision import attention_written_out, kernels
 from builder.laws.probe import TOLERANCE, distance, first_difference, gradients_agree, whole
 from builder.model import Model
 
@@ -65,28 +62,12 @@ def routes(model: Model) -> dict[str, Route]:
     A kernel that cannot do some attention's job, as torch sees it, leaves that to ``MATH``.
     """
     found: dict[str, Route] = {"as it is computed by itself": nullcontext}
-    for kernel in kernels():
+    for kernel in kernels(torch.get_default_device().type, torch.float64):
         found[f"by {kernel.name}"] = lambda kernel=kernel: sdpa_kernel([kernel, SDPBackend.MATH])  # type: ignore[misc]
     found["under masks that are written out"] = lambda: masks_written_out(model)
     found["with scores that are written out"] = lambda: scores_written_out(model)
     found["with nothing that layers share"] = lambda: patch.object(Call, "once", _anew)
     return found
-
-
-@cache
-def kernels(device: str = "cpu") -> tuple[SDPBackend, ...]:
-    """Those that torch offers here for float64."""
-    x = torch.zeros(1, 1, 2, 8, dtype=torch.float64, device=device)
-    found = []
-    for kernel in SDPBackend.__members__.values():
-        with warnings.catch_warnings(action="ignore"):  # torch says at length why it refuses
-            try:
-                with sdpa_kernel(kernel):
-                    F.scaled_dot_product_attention(x, x, x, is_causal=True)
-            except RuntimeError:
-                continue
-        found.append(kernel)
-    return tuple(found)
 
 
 @contextmanager

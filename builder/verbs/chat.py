@@ -25,10 +25,11 @@ def configure(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     from builder.continuation import Conversation
+    from builder.devices import pick_device
     from builder.runs import open_run, say
 
     opened = open_run(args.run, args.plugins)
-    model = opened.model(args.device)
+    model = opened.model(pick_device(args.device))
     say(
         f"{opened.recipe.name}, {opened.recipe.graph.context} tokens of context;"
         " /reset forgets, /quit ends"

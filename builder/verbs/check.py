@@ -24,6 +24,9 @@ def configure(parser: ArgumentParser) -> None:
         metavar="N",
         help="of weights and tokens; default 0",
     )
+    parser.add_argument(
+        "--device", default="cpu", metavar="NAME", help="where, with its kernels; default cpu"
+    )
     parser.add_argument("--json", action="store_true", help="the same, for machines")
 
 
@@ -31,6 +34,7 @@ def run(args: Namespace) -> int:
     recipe = load(args)
     import torch
 
+    from builder.devices import pick_device
     from builder.laws.examine import Answer, Examination
     from builder.laws.report import as_json, told
 
@@ -39,10 +43,11 @@ def run(args: Namespace) -> int:
     answers: list[Answer] = []
     if not args.json:
         print(examination, flush=True)
-    for answer in examination.answers():
-        if not args.json:
-            print(told(answer, answers, colour=sys.stdout.isatty()), flush=True)
-        answers.append(answer)
+    with pick_device(args.device):
+        for answer in examination.answers():
+            if not args.json:
+                print(told(answer, answers, colour=sys.stdout.isatty()), flush=True)
+            answers.append(answer)
     if args.json:
         print(json.dumps(as_json(args.recipe, examination, answers), indent=2))
     return int(any(answer.failure is not None for answer in answers))

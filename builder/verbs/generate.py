@@ -72,6 +72,7 @@ def sampling(args: Namespace) -> Sampling:
 
 def run(args: Namespace) -> None:
     from builder.continuation import continue_all, continue_text, encode_prompt
+    from builder.devices import pick_device
     from builder.runs import open_run, say
 
     opened = open_run(args.run, args.plugins)
@@ -80,7 +81,7 @@ def run(args: Namespace) -> None:
     new = min(args.max_new_tokens, context - max(map(len, prompts)))
     if new < args.max_new_tokens:
         say(f"stopping at the context of {context}, after {new} new tokens")
-    model = opened.model(args.device)
+    model = opened.model(pick_device(args.device))
     if len(prompts) == 1:
         write(args.prompts[0])
         continue_text(model, opened.tokenizer, prompts[0], new, sampling(args), write)
