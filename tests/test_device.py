@@ -7,16 +7,19 @@ import os
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given, seed, settings
 from hypothesis import strategies as st
 
 from builder import build, load_recipe
 from builder.__main__ import main
-from builder.laws import Case, hold, recipes
+from builder.laws import LAWS, Case, hold, recipes
 from builder.laws.case import gradients, read
+from builder.laws.precision import kernels
 from builder.laws.probe import TOLERANCE, distance, gradients_agree
+from tests.test_routes import FIXED, check_compiled
 
 RECIPES = int(os.environ.get("RECIPES", "2000")) // 20
+SHARD = 50
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
 
 
@@ -30,26 +33,47 @@ def test_weights_are_the_same_whatever_device_torch_defaults_to():
 
 
 @GPU
-@settings(max_examples=RECIPES)
-@given(recipe=recipes(), number=st.integers(0, 999))
-def test_a_gpu_gives_what_the_cpu_gives(recipe, number):
-    case = Case(recipe, number)
-    ids = case.ids()
-    expected = read(case.model, ids)
-    pulls = gradients(case.model, case.weigh(expected))
-    model = copy.deepcopy(case.model).cuda()
-    logits = read(model, ids.cuda())
-    assert distance(logits.cpu(), expected) <= TOLERANCE
-    found = gradients(model, case.weigh(logits))
-    gradients_agree({n: g.cpu() for n, g in found.items()}, pulls, "on a GPU")
+def test_a_gpu_has_kernels_of_its_own():
+    assert len(kernels("cuda", torch.bfloat16)) > len(kernels("cpu", torch.bfloat16))
 
 
 @GPU
 @settings(max_examples=RECIPES)
 @given(recipe=recipes(), number=st.integers(0, 999))
-def test_every_law_holds_on_a_gpu(recipe, number):
+def test_a_gpu_gives_what_the_cpu_gives(recipe, number):
+    case = Case(recipe, number)
+    expected = read(case.model, case.ids())
+    pulls = gradients(case.model, case.weigh(expected))
+    model = copy.deepcopy(case.model).cuda()
+    logits = read(model, case.ids().cuda())
+    assert distance(logits.detach().cpu(), expected.detach()) <= TOLERANCE
+    found = gradients(model, case.weigh(logits))
+    gradients_agree({n: g.cpu() for n, g in found.items()}, pulls, "on a GPU")
+
+
+@GPU
+@pytest.mark.parametrize("shard", range(RECIPES // SHARD))
+def test_every_law_holds_on_a_gpu(shard, record_property):
+    errors: dict[str, list[float]] = {name: [] for name in LAWS}
+
+    @seed(shard)
+    @settings(max_examples=SHARD)
+    @given(recipe=recipes(), number=st.integers(0, 999))
+    def holds(recipe, number):
+        with torch.device("cuda"):
+            for name, error in hold(Case(recipe, number)).items():
+                errors[name].append(error)
+
+    holds()
+    for name, found in errors.items():
+        record_property(f"law {name}", [len(found), max(found, default=0.0)])
+
+
+@GPU
+@pytest.mark.parametrize("name", FIXED)
+def test_what_is_compiled_on_a_gpu_equals_eager(name):
     with torch.device("cuda"):
-        hold(Case(recipe, number))
+        check_compiled(Case(FIXED[name]), "inductor")
 
 
 @GPU
