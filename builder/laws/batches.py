@@ -77,7 +77,6 @@ def documents_do_not_see_each_other(case: Case) -> float:
 
     Only where which rows are multiplied together depends on the data (``by_data``: experts) is
     rounding let through.
-
     """
     model, ids = case.model, case.ids(1)
     length = ids.shape[1]

@@ -77,7 +77,6 @@ def hold(case: Case, every: int = 1) -> dict[str, float]:
 
     Where ``every`` is more than 1, all are asked in turn, and the dear ones as much more seldom.
     What is raised bears a note of the law.
-
     """
     errors = {}
     for number, (name, law) in enumerate(LAWS.items()):

@@ -27,7 +27,6 @@ def loss_is_the_mean_over_its_labels(case: Case) -> float:
 
     Evaluated, it is that alone: what blocks add is for training.  The logits at an ignored label
     get no gradient at all, and without labels the loss is 0, with gradients of 0.
-
     """
     model, ids, labels = case.model, case.ids(ROWS), labels_of(case)
     logits, loss = model.logits_and_loss(ids, labels)
@@ -74,7 +73,6 @@ def unequal_parts_make_one_batch(case: Case) -> float:
 
     As training reads it, and evaluated: what a block asks of a batch as a whole, a balance of
     experts, it asks of each part.
-
     """
     batch = case.ids(PARTED, case.length + 1)
     if batch.shape[1] < 2:

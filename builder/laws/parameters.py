@@ -154,7 +154,6 @@ def initial_weights_are_keyed(case: Case, other: Recipe | None = None) -> float:
     """A weight that two recipes name alike begins alike, to the bit, whatever else they hold.
 
     Within one recipe no two begin alike.
-
     """
     recipe = case.recipe
     other = recipe if other is None else other

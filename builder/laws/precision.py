@@ -34,7 +34,6 @@ def dtypes_are_kept(case: Case) -> float:
     """In bf16 and in fp16 every leaf gives what it was given, and so the logits are of that type.
 
     Alone, cached, beside padding and in documents.
-
     """
     ids = case.ids(2, 4)
     length = ids.shape[1]
@@ -64,7 +63,6 @@ def half_precision_is_no_worse_on_any_path(case: Case) -> float:
     for in some recipes a few tokens stand on an edge (a layernorm of two numbers is their order)
     and fall to either side, whatever the path.  Experts are such an edge for every token, and left
     out.  Gives the largest ratio less 1.
-
     """
     if any(getattr(module, "by_data", False) for module in case.model.modules()):
         return 0.0

@@ -25,7 +25,6 @@ def agree(
     """The largest difference between two runs' logits, each in its part, if it is rounding.
 
     Else AssertionError, naming the first leaf whose outputs differ.
-
     """
     error = distance(left_part(left()), right_part(right()))
     if error <= TOLERANCE:
@@ -56,7 +55,6 @@ def gradients_agree(
 
     One that cancels to almost nothing is as coarse as what flowed in from the others.
     AssertionError where it is more than rounding, naming the first such parameter.
-
     """
     size = max(1.0, *(float(gradient.abs().max()) for gradient in expected.values()))
     worst = 0.0

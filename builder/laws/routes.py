@@ -30,7 +30,6 @@ def every_attention_backend_agrees(case: Case) -> float:
     Logits and gradients, of rows that are alike, beside padding, or in documents, by the seed.
     Compared with attention as its formula says it, under a mask that is written out for every pair;
     the texts are so long that windows are read in bands, where the context lets them.
-
     """
     model = case.model
     ids = case.ids(length=max([case.length, *(2 * span + 2 for span in _spans(model))]))

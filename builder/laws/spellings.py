@@ -13,7 +13,6 @@ def spelling_changes_nothing(case: Case, other: Recipe | None = None) -> float:
     """Two spellings of a model are one graph, with equal names, weights and logits to the bit.
 
     The other is the resolved page, if none is given.
-
     """
     recipe = case.recipe
     other = load_recipe(recipe.resolved, (), recipe.plugins) if other is None else other

@@ -45,7 +45,6 @@ class Where:
     ``depth`` is how many branches may still be opened; ``expert`` is asked in an expert, where
     nothing may look at other tokens; ``blocks`` are the names that may be used, and ``sought`` is a
     word that is put wherever it can stand.
-
     """
 
     grammar: Grammar
