@@ -39,11 +39,11 @@ def run(args: Namespace) -> int:
     from builder.laws.report import as_json, told
 
     torch.set_num_threads(1)  # what is this small is slower when it is shared out
-    examination = Examination.of(recipe, args.seed)
     answers: list[Answer] = []
-    if not args.json:
-        print(examination, flush=True)
     with pick_device(args.device):
+        examination = Examination.of(recipe, args.seed)
+        if not args.json:
+            print(examination, flush=True)
         for answer in examination.answers():
             if not args.json:
                 print(told(answer, answers, colour=sys.stdout.isatty()), flush=True)
