@@ -43,6 +43,7 @@ def test_a_battery_finds_a_broken_block(word, tmp_path):
         assert law in LAWS and " at seed " in notes[0]
 
 
+@pytest.mark.slow
 def test_an_honest_block_passes_its_battery(tmp_path):
     battery(write_plugin(tmp_path, "squash"), max_examples=FEW)()
 

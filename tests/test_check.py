@@ -113,6 +113,7 @@ def test_every_other_recipe_keeps_every_law(page):
     assert not [answer for answer in one.answers() if answer.failure]
 
 
+@pytest.mark.slow
 def test_the_seed_draws_other_weights(capsys):
     first, other = (check(capsys, SHIPPED[0], "--json", "--seed", n)[1] for n in ("0", "7"))
     assert json.loads(other)["seeds"] == [7, 8, 9, 10, 11]

@@ -36,6 +36,7 @@ def test_a_recipe_does_not_differ_from_itself(recipe):
     assert difference.same and not difference.model and not difference.training
 
 
+@pytest.mark.slow
 @given(respellings())
 def test_another_spelling_is_the_same_model(pair):
     assert compare(*pair).same and not compare(*pair).model
@@ -47,12 +48,14 @@ def test_models_differ_if_and_only_if_a_change_is_told(pair):
     assert difference.same == (not difference.model)
 
 
+@pytest.mark.slow
 @given(swaps())
 def test_every_change_is_told_once(pair):
     model = compare(*pair).model
     assert len(set(model)) == len(model)
 
 
+@pytest.mark.slow
 @given(swaps())
 def test_the_way_back_tells_as_much(pair):
     assert bool(compare(*pair).model) == bool(compare(*reversed(pair)).model)

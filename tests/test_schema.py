@@ -137,6 +137,7 @@ def test_the_schema_is_a_schema():
     Draft7Validator.check_schema(recipe_schema(load_index()))
 
 
+@pytest.mark.slow
 @given(page=pages())
 def test_every_drawn_page_fits(page):
     assert fits(page), shown(page)

@@ -49,8 +49,12 @@ class Case:
         return self if seed == self.seed else Case(self.recipe, seed, self.length)
 
     def draws(self) -> Iterator[Case]:
-        """The same recipe with one set of weights and tokens after another."""
-        return map(self.other, range(self.seed, self.seed + DRAWS))
+        """The same recipe with one set of weights and tokens after another; only its own where
+        numbers vanish, for there nothing would show in any.
+        """
+        yield self
+        if not self.vanishes():
+            yield from map(self.other, range(self.seed + 1, self.seed + DRAWS))
 
     def faint(self) -> Case:
         """The same recipe with weights so small that nothing is saturated, as a soft cap may be."""
