@@ -120,22 +120,29 @@ def test_every_law_holds_for_a_few_recipes(recipe, number):
     hold(Case(recipe, number))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("shard", range(RECIPES // SHARD))
-def test_every_law_holds_for_every_recipe(shard, record_property):
-    """The shards spread the draws over processes, and leave little to draw again if one fails."""
+def hold_shard(shard, examples, every, record_property):
+    """Hold so many drawn recipes to the laws, and record what each was asked and its largest error.
+
+    Shards spread the draws over processes, and leave little to draw again if one fails.
+    """
     errors: dict[str, list[float]] = {name: [] for name in LAWS}
 
     @seed(shard)
-    @settings(max_examples=SHARD)
+    @settings(max_examples=examples)
     @given(recipe=recipes(), number=st.integers(0, 999))
     def holds(recipe, number):
-        for name, error in hold(Case(recipe, number), EVERY).items():
+        for name, error in hold(Case(recipe, number), every).items():
             errors[name].append(error)
 
     holds()
     for name, found in errors.items():
         record_property(f"law {name}", [len(found), max(found, default=0.0)])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shard", range(RECIPES // SHARD))
+def test_every_law_holds_for_every_recipe(shard, record_property):
+    hold_shard(shard, SHARD, EVERY, record_property)
 
 
 @pytest.mark.slow

@@ -49,21 +49,17 @@ class Case:
         return self if seed == self.seed else Case(self.recipe, seed, self.length)
 
     def draws(self) -> Iterator[Case]:
-        """The same recipe with one set of weights and tokens after another; only its own where
-        numbers vanish, for there nothing would show in any.
-        """
-        yield self
-        if not self.vanishes():
-            yield from map(self.other, range(self.seed + 1, self.seed + DRAWS))
+        """The same recipe with one set of weights and tokens after another."""
+        return map(self.other, range(self.seed, self.seed + DRAWS))
 
     def faint(self) -> Case:
         """The same recipe with weights so small that nothing is saturated, as a soft cap may be."""
         return replace(self, spreads=SPREADS[-1:])
 
-    @torch.no_grad()
+    @cached_property
     def vanishes(self) -> bool:
         """Whether numbers become so small on their way that what depends on what cannot be seen."""
-        with traced(self.model) as seen:
+        with torch.no_grad(), traced(self.model) as seen:
             self.model(self.ids())
         largest = [float(x.abs().max()) for outputs in seen.values() for x in outputs]
         return any(0 < size < FAINT for size in largest)
