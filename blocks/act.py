@@ -57,3 +57,19 @@ class Silu(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.silu(x)
+
+
+@register("sigmoid", kind="act")
+class Sigmoid(nn.Module):
+    """``1 / (1 + exp(-x))``, the gate of a GLU as it was first.  Source: arXiv:1612.08083."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sigmoid(x)
+
+
+@register("softplus", kind="act")
+class Softplus(nn.Module):
+    """``log(1 + exp(x))``.  Source: Dugas et al. 2000."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.softplus(x)

@@ -27,16 +27,18 @@ def attend(
     scale: float,
     bias: Bias | None = None,
     softcap: float | None = None,
+    sinks: Tensor | None = None,
     dropout: float = 0.0,
 ) -> Tensor:
-    """``softmax(softcap(q k^T scale) + bias) v`` over the visible keys.
+    """``softmax(softcap(q k^T scale) + bias) v`` over the visible keys, and a key without value for
+    each head whose score is its entry of ``sinks``.
 
-    Shapes: q ``(B, heads, T, head_dim)``, k and v ``(B, kv_heads, S, head_dim)`` with ``heads`` a
-    multiple of ``kv_heads``; query ``t`` stands at key ``S - T + t``.  Gives ``(B, heads, T,
-    head_dim)``.  No mask tensor is made where causal order suffices, and a window's cost is ``O(T *
-    window)``.
+    Shapes: q ``(B, heads, T, head_dim)``, k ``(B, kv_heads, S, head_dim)`` and v ``(B, kv_heads, S,
+    value_dim)`` with ``heads`` a multiple of ``kv_heads``, sinks ``(heads,)``; query ``t`` stands
+    at key ``S - T + t``.  Gives ``(B, heads, T, value_dim)``.  No mask tensor is made where causal
+    order suffices, and a window's cost is ``O(T * window)``.
     """
-    weigh = partial(_weigh, scale=scale, softcap=softcap, dropout=dropout)
+    weigh = partial(_weigh, scale=scale, softcap=softcap, sinks=sinks, dropout=dropout)
     length, span = q.shape[2], mask.span
     if span is not None:  # a cache may keep more, for others that read it
         k, v = k[:, :, -(length + span - 1) :], v[:, :, -(length + span - 1) :]
@@ -119,11 +121,14 @@ def _weigh(
     *,
     scale: float,
     softcap: float | None,
+    sinks: Tensor | None,
     dropout: float,
 ) -> Tensor:
-    """The weighted values themselves; a soft cap, which the fused kernels lack, is written out."""
+    """The weighted values themselves; caps and sinks, which the fused kernels lack, are written
+    out.
+    """
     grouped = q.shape[1] != k.shape[1]
-    if softcap is None:
+    if softcap is None and sinks is None:
         added = seen if bias is None else bias.to(q.dtype)
         if bias is not None and seen is not None:
             added = added.masked_fill(~seen, float("-inf"))
@@ -139,12 +144,19 @@ def _weigh(
         )
     if grouped:
         k, v = (x.repeat_interleave(q.shape[1] // x.shape[1], 1) for x in (k, v))
-    scores = softcap * torch.tanh(q @ k.transpose(-2, -1) * (scale / softcap))
+    scores = q @ k.transpose(-2, -1) * scale
+    if softcap is not None:
+        scores = softcap * torch.tanh(scores / softcap)
     if bias is not None:
         scores = scores + bias.to(q.dtype)
     if causal:
         seen = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).tril()
     if seen is not None:
         scores = scores.masked_fill(~seen, float("-inf"))
-    weights = scores.softmax(-1, dtype=torch.float32 if q.dtype.itemsize < 4 else None).to(q.dtype)
-    return F.dropout(weights, dropout) @ v
+    wide = torch.float32 if q.dtype.itemsize < 4 else None
+    if sinks is None:
+        weights = scores.softmax(-1, dtype=wide)
+    else:
+        sunk = sinks.to(q.dtype)[:, None, None].expand(*scores.shape[:-1], 1)
+        weights = torch.cat([scores, sunk], -1).softmax(-1, dtype=wide)[..., :-1]
+    return F.dropout(weights.to(q.dtype), dropout) @ v

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from blocks.attend import attend
@@ -9,7 +11,18 @@ from blocks.cache import KeyValues
 from blocks.call import Call
 from blocks.layernorm import LayerNorm
 from blocks.parameter import constant
-from blocks.registry import Mask, Norm, Position, Reference, maker, register, size
+from blocks.registry import (
+    Gate,
+    Mask,
+    Norm,
+    Position,
+    Reference,
+    Temperature,
+    maker,
+    register,
+    size,
+)
+from blocks.stack import call_row, stack
 
 
 @register("attention", kind="mixer")
@@ -20,24 +33,39 @@ class Attention(nn.Module):
     Shapes: ``(B, T, dim) -> (B, T, dim)``.  ``kv_heads = heads`` is MHA, ``1`` is MQA, between lies
     GQA: query head ``h`` reads key head ``h // (heads / kv_heads)``.  Caches the keys (rotated) and
     values of every visible position.  ``scale`` none is ``1 / sqrt(head_dim)``; ``softcap`` bounds
-    the scores by ``cap * tanh(score / cap)``.  ``kv_from`` reads an earlier attention's keys and
-    values, and its cache; ``value_from`` adds an earlier one's values to its own, both weighed by
-    learned numbers, one half at first.
+    the scores by ``cap * tanh(score / cap)``; ``clip`` bounds queries, keys and values by cutting
+    them off.  ``qk_norm`` is over each head, by one set of weights or by ``each`` head's own, or
+    over ``all`` heads together, and stands before or after the rotation.  ``temperature``
+    multiplies queries; ``sinks`` are one learned score for each head, of a key without value.
+    ``gate`` multiplies what the heads give, and ``sub_norm`` is over all of it.  ``kv_from`` reads
+    an earlier attention's keys and values, and its cache; ``value_from`` adds an earlier one's
+    values to its own, both weighed by learned numbers, one half at first.
     Source: Vaswani et al. 2017, arXiv:1706.03762; GQA: Ainslie et al. 2023, arXiv:2305.13245;
-    softcap: Gemma 2, arXiv:2408.00118; qk_norm: Dehghani et al. 2023, arXiv:2302.05442; kv_from:
-    Brandon et al. 2024, arXiv:2405.12981; value_from: Zhou et al. 2024, arXiv:2410.17897.
+    softcap: Gemma 2, arXiv:2408.00118; clip: MPT, MosaicML 2023; qk_norm: Dehghani et al. 2023,
+    arXiv:2302.05442; sinks: Xiao et al. 2023, arXiv:2309.17453, learned as in gpt-oss; sub_norm:
+    Wang et al. 2022, arXiv:2210.06423; kv_from: Brandon et al. 2024, arXiv:2405.12981; value_from:
+    Zhou et al. 2024, arXiv:2410.17897.
     """
 
     output = "o.weight"
     lends = {
-        "keys_values": ("kv_heads", "head_dim", "position"),
-        "values": ("kv_heads", "head_dim"),
+        "keys_values": ("kv_heads", "head_dim", "value_dim", "position"),
+        "values": ("kv_heads", "value_dim"),
     }
     reads = {"kv_from": "keys_values", "value_from": "values"}
     checks = {
         "heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}",
         "softcap > 0": "softcap={softcap} is not above 0",
+        "clip > 0": "clip={clip} is not above 0",
         "0 <= dropout and dropout < 1": "dropout={dropout} is not a probability below 1",
+        "not (qk_norm == none and qk_norm_over != 'head')": "qk_norm_over={qk_norm_over} without a "
+        "qk_norm",
+        "not (qk_norm == none and qk_norm_at == 'after')": "qk_norm_at={qk_norm_at} without a "
+        "qk_norm",
+        "not (position == none and qk_norm_at == 'after')": "nothing is rotated that the qk_norm "
+        "could stand after",
+        "not (position == 'alibi' and qk_norm_at == 'after')": "alibi rotates nothing that the "
+        "qk_norm could stand after",
         "not (kv_from != none and value_from != none)": "with the keys and values of another there "
         "are none of its own to add to",
     }
@@ -48,14 +76,22 @@ class Attention(nn.Module):
         heads: int,
         kv_heads: int = size("heads"),
         head_dim: int = size("dim / heads"),
+        value_dim: int = size("head_dim"),
         *,
         position: Position | None = None,
         mask: Mask = maker("causal"),
         qk_norm: Norm | None = None,
+        qk_norm_over: Literal["head", "each", "all"] = "head",
+        qk_norm_at: Literal["before", "after"] = "before",
+        temperature: Temperature | None = None,
         bias: bool = False,
         out_bias: bool = False,
         scale: float | None = None,
         softcap: float | None = None,
+        clip: float | None = None,
+        sinks: bool = False,
+        gate: Gate | None = None,
+        sub_norm: Norm | None = None,
         dropout: float = 0.0,
         kv_from: Reference | None = None,
         value_from: Reference | None = None,
@@ -65,16 +101,22 @@ class Attention(nn.Module):
         self.q = nn.Linear(dim, heads * head_dim, bias=bias)
         if not self.borrows:
             self.k = nn.Linear(dim, kv_heads * head_dim, bias=bias)
-            self.v = nn.Linear(dim, kv_heads * head_dim, bias=bias)
-        self.o = nn.Linear(heads * head_dim, dim, bias=out_bias)
-        self.q_norm = None if qk_norm is None else qk_norm(head_dim)
-        self.k_norm = None if qk_norm is None or self.borrows else qk_norm(head_dim)
+            self.v = nn.Linear(dim, kv_heads * value_dim, bias=bias)
+        self.o = nn.Linear(heads * value_dim, dim, bias=out_bias)
+        self.q_norm = norm_of(qk_norm, qk_norm_over, heads, head_dim)
+        own = None if self.borrows else qk_norm
+        self.k_norm = norm_of(own, qk_norm_over, kv_heads, head_dim)
+        self.sinks = constant(0.0, heads) if sinks else None
+        self.gate = None if gate is None else gate(dim, heads=heads, value_dim=value_dim)
+        self.sub_norm = None if sub_norm is None else sub_norm(heads * value_dim)
         self.value_mix = None if value_from is None else constant(0.5, 2)
         self.position = None if position is None else position(heads=heads, head_dim=head_dim)
+        self.temperature = None if temperature is None else temperature()
         self.mask = mask()
-        self.head_dim, self.softcap, self.dropout = head_dim, softcap, dropout
+        self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
+        self.norm_over, self.norm_first = qk_norm_over, qk_norm_at == "before"
+        self.clip, self.softcap, self.dropout = clip, softcap, dropout
         self.scale = head_dim**-0.5 if scale is None else scale
-        self.absolute = self.mask.absolute
 
     def forward(
         self,
@@ -85,7 +127,10 @@ class Attention(nn.Module):
         value_from: Tensor | None = None,
         lend: dict[str, object] | None = None,
     ) -> Tensor:
-        q = self._placed(self.q(x), self.q_norm, call)
+        q = self._placed(self._heads(self.q(x), self.heads), self.q_norm, call)
+        if self.temperature is not None:
+            factor = self.temperature.factor(call.positions)  # (1 or B, T)
+            q = q * factor[:, None, :, None].to(q.dtype)
         k, v = kv_from or self._keys_values(x, call, cache, value_from)
         if lend is not None:
             lend.update(keys_values=(k, v), values=v[:, :, -x.shape[1] :])
@@ -98,9 +143,12 @@ class Attention(nn.Module):
             scale=self.scale,
             bias=None if self.position is None else self.position.bias,
             softcap=self.softcap,
+            sinks=self.sinks,
             dropout=self.dropout if self.training else 0.0,
         )
-        return self.o(out.transpose(1, 2).flatten(2))
+        out = out if self.gate is None else out * self.gate(x)
+        out = out.transpose(1, 2).flatten(2)
+        return self.o(out if self.sub_norm is None else self.sub_norm(out))
 
     def _keys_values(
         self,
@@ -109,19 +157,35 @@ class Attention(nn.Module):
         cache: KeyValues | None,
         other: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Those of all visible positions, (B, kv_heads, S, head_dim), the cached ones first."""
-        k, v = self._placed(self.k(x), self.k_norm, call), self._heads(self.v(x))
+        """Those of all visible positions, (B, kv_heads, S, head_dim) and (..., value_dim), the
+        cached ones first.
+        """
+        k = self._placed(self._heads(self.k(x), self.kv_heads), self.k_norm, call)
+        v = self._heads(self.v(x), self.kv_heads)
         if self.value_mix is not None and other is not None:
             v = self.value_mix[0] * v + self.value_mix[1] * other
         return (k, v) if cache is None else cache.append(k, v)
 
-    def _placed(self, x: Tensor, norm: nn.Module | None, call: Call) -> Tensor:
-        x = self._heads(x)
-        x = x if norm is None else norm(x)
-        return x if self.position is None else self.position.rotate(x, call)
+    def _heads(self, x: Tensor, heads: int) -> Tensor:
+        x = x if self.clip is None else x.clamp(-self.clip, self.clip)
+        return x.unflatten(-1, (heads, -1)).transpose(1, 2)  # (B, heads, T, head_dim)
 
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)  # (B, heads, T, head_dim)
+    def _placed(self, x: Tensor, norm: nn.Module | None, call: Call) -> Tensor:
+        """Normed and rotated, in their order."""
+        x = self._normed(x, norm) if self.norm_first else x
+        x = x if self.position is None else self.position.rotate(x, call)
+        return x if self.norm_first else self._normed(x, norm)
+
+    def _normed(self, x: Tensor, norm: nn.Module | None) -> Tensor:
+        if norm is None:
+            return x
+        match self.norm_over:
+            case "all":
+                flat = norm(x.transpose(1, 2).flatten(2))
+                return flat.unflatten(-1, (x.shape[1], -1)).transpose(1, 2)
+            case "each":
+                return torch.stack([call_row(norm, h, x[:, h]) for h in range(x.shape[1])], 1)
+        return norm(x)
 
     def state(self, readers: Sequence[Attention] = ()) -> KeyValues | None:
         """What it remembers: as far back as it, or an attention that reads its keys, can see."""
@@ -135,14 +199,33 @@ class Attention(nn.Module):
 
     def nulls(self) -> dict[str, str]:
         """Parameters that no gradient reaches, with the reasons."""
-        if self.mask.span == 1:
+        if self.mask.span == 1 and self.sinks is None:
             reason = "one key has the weight 1, whatever its score"
             return dict.fromkeys(("q.", "k.", "q_norm.", "k_norm."), reason)
-        if self.head_dim == 1 and isinstance(self.q_norm, LayerNorm):
+        if isinstance(self.q_norm, LayerNorm) and self.q_norm.dim == 1:
             reason = "one number less its mean is 0"
             return dict.fromkeys(("q.", "k.", "q_norm.weight", "k_norm."), reason)
-        rotates = self.position is not None and getattr(self.position, "rotates", True)
-        if self.softcap is None and not rotates:
-            added = "k.bias" if self.q_norm is None else "k_norm.bias"
+        if added := self._added():
             return {added: "it adds the same to every score of a query, which softmax ignores"}
         return {}
+
+    def _added(self) -> str | None:
+        """What is added to all keys alike, once they are neither cut off nor turned any more."""
+        rotates = self.position is not None and getattr(self.position, "rotates", True)
+        if self.softcap is not None or self.sinks is not None:
+            return None
+        if self.q_norm is not None:
+            return "k_norm.bias" if not (rotates and self.norm_first) else None
+        return "k.bias" if not rotates and self.clip is None else None
+
+
+def norm_of(norm: Norm | None, over: str, heads: int, head_dim: int) -> nn.Module | None:
+    """The norm of queries or keys: over a head, each head by its own weights, or over all."""
+    match norm, over:
+        case None, _:
+            return None
+        case _, "all":
+            return norm(heads * head_dim)  # type: ignore[no-any-return]
+        case _, "each":
+            return stack(norm(head_dim), heads)
+    return norm(head_dim)  # type: ignore[no-any-return]

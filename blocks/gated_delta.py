@@ -20,7 +20,7 @@ class GatedDelta(nn.Module):
     S_(t-1) + b_t k_t^T v_t``, which gives ``o(rmsnorm(q_t S_t) silu(gate(x)))``.
 
     Shapes: ``(B, T, dim) -> (B, T, dim)``; each of ``value_heads`` remembers ``S``, ``(head_dim,
-    value_head_dim)``, and uses the query and key of head ``h // (value_heads / heads)``.  q, k and
+    value_dim)``, and uses the query and key of head ``h // (value_heads / heads)``.  q, k and
     v pass a short convolution of ``kernel`` places (none: no convolution), then silu; q and k are
     brought to length 1, and q is divided by ``sqrt(head_dim)``.  ``b = sigmoid(beta(x))`` and ``a =
     exp(-exp(A_log) softplus(decay(x) + dt_bias))``, a number for each head.
@@ -39,13 +39,13 @@ class GatedDelta(nn.Module):
         heads: int,
         head_dim: int = size("dim / heads"),
         value_heads: int = size("heads"),
-        value_head_dim: int = size("head_dim"),
+        value_dim: int = size("head_dim"),
         kernel: int | None = 4,
         *,
         eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        wide, values = heads * head_dim, value_heads * value_head_dim
+        wide, values = heads * head_dim, value_heads * value_dim
         self.q = nn.Linear(dim, wide, bias=False)
         self.k = nn.Linear(dim, wide, bias=False)
         self.v = nn.Linear(dim, values, bias=False)
@@ -54,7 +54,7 @@ class GatedDelta(nn.Module):
         self.A_log, self.dt_bias = map(starting_at, zip(*spread(value_heads), strict=True))
         self.beta = nn.Linear(dim, value_heads, bias=False)
         self.gate = nn.Linear(dim, values, bias=False)
-        self.norm = RMSNorm(value_head_dim, eps=eps)
+        self.norm = RMSNorm(value_dim, eps=eps)
         self.o = nn.Linear(values, dim, bias=False)
         self.head_dim, self.group = head_dim, value_heads // heads
         self.widths = (wide, wide, values)

@@ -36,13 +36,16 @@ SLOTS = {
     for kind in (
         "act",
         "data",
+        "gate",
         "init",
         "mask",
         "optimizer",
         "position",
         "router",
+        "scaling",
         "schedule",
         "section",
+        "temperature",
         "tokenizer",
     )
 }

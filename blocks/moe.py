@@ -7,10 +7,10 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from blocks.call import Call
 from blocks.registry import Node, Router, maker, register
+from blocks.stack import call_row, stack
 
 
 @register("softmax", kind="router")
@@ -80,8 +80,7 @@ class MoE(nn.Module):
         weights, chosen, scores = self.router(flat)
         out = torch.zeros_like(flat)
         for e, rows, slots in self._assigned(chosen):
-            own = {name: parameter[e] for name, parameter in self.experts.named_parameters()}
-            y = functional_call(self.experts, own, (flat[rows],))
+            y = call_row(self.experts, e, flat[rows])
             y = y * weights[rows, slots, None].to(y.dtype)
             out = out.index_add(0, rows, y.to(out.dtype))
         if self.balance and self.training:
@@ -110,15 +109,3 @@ class MoE(nn.Module):
         picked = torch.zeros_like(scores).scatter(1, chosen, 1.0 / chosen.shape[1])
         total = real.sum().clamp(min=1)
         return self.count * ((real @ picked / total) * (real @ scores / total)).sum()
-
-
-def stack(expert: nn.Module, experts: int) -> nn.Module:
-    """The same module with room for ``experts`` in front of every parameter."""
-    for module in expert.modules():
-        for name, parameter in module.named_parameters(recurse=False):
-            stacked = nn.Parameter(parameter.new_empty(experts, *parameter.shape))
-            stacked.__dict__.update(
-                parameter.__dict__, stacked=True
-            )  # drawn row by row, as each expert's own
-            module.register_parameter(name, stacked)
-    return expert

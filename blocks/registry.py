@@ -52,6 +52,7 @@ Reference: TypeAlias = object  # what a label names; ``forward`` is given it by 
 References: TypeAlias = Sequence[object]  # all that bore the label before, first to last
 
 Act: TypeAlias = Maker
+Gate: TypeAlias = Maker
 Init: TypeAlias = Maker
 Mask: TypeAlias = Maker
 Node: TypeAlias = Maker
@@ -59,7 +60,9 @@ Norm: TypeAlias = Maker
 Optimizer: TypeAlias = Maker
 Position: TypeAlias = Maker
 Router: TypeAlias = Maker
+Scaling: TypeAlias = Maker
 Schedule: TypeAlias = Maker
+Temperature: TypeAlias = Maker
 
 
 def register(word: str, *, kind: str) -> Callable[[C], C]:

@@ -323,9 +323,14 @@ def check_holds(check: str, known: MappingType[str, Any]) -> bool:
     if "none" not in used and any(known.get(name) is None for name in used):
         return True
     try:
-        return holds(expression, lambda name, args: known.get(name))
+        return holds(expression, lambda name, args: _compared(known.get(name)))
     except ExpressionError:
         return False
+
+
+def _compared(value: Any) -> Any:
+    """A slot is compared by the word that fills it."""
+    return value.word if isinstance(value, Filler) else value
 
 
 def _fits(known: MappingType[str, Any], word: Word, entries: tuple[Entry, ...]) -> bool:

@@ -259,7 +259,7 @@ class _Parser:
                 return self.name(word, token.at)
             case "hole", text if self.template:
                 return self.hole(text, token.at)
-            case "quoted", text if self.template:
+            case "quoted", text if self.checks:
                 return Constant(text[1:-1], at=token.at)
         if token.kind in ("hole", "quoted"):
             raise ExpressionError(f"{token.text!r} has no meaning in a recipe", token.at)

@@ -477,7 +477,7 @@ HYBRIDS = {
     "decayed": hybrid({"linear_attention": {"decay": True, "head_dim": 3}}),
     "delta": hybrid("gated_delta", 2),
     "delta, grouped": hybrid(
-        {"gated_delta": {"head_dim": 3, "value_heads": 4, "value_head_dim": 1, "kernel": "none"}}
+        {"gated_delta": {"head_dim": 3, "value_heads": 4, "value_dim": 1, "kernel": "none"}}
     ),
     "shared": [
         "token_embedding",

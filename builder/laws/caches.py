@@ -219,7 +219,7 @@ def _kept(leaf: Leaf, mixers: Sequence[Leaf], length: int) -> int:
         return 0
     options: dict[str, Any] = dict(leaf.options)
     kept = max(_reach(other, length) for other in (leaf, *_readers(leaf, mixers)))
-    return 2 * int(options["kv_heads"] * options["head_dim"]) * kept
+    return int(options["kv_heads"] * (options["head_dim"] + options["value_dim"])) * kept
 
 
 def _readers(leaf: Leaf, mixers: Sequence[Leaf]) -> list[Leaf]:

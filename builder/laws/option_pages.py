@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations, islice, product
@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 from blocks.kinds import NODES
 from builder.errors import RecipeError
+from builder.expressions import names, parse
 from builder.index import REQUIRED, ROOT, Entry, Index, Parameter, Type
 from builder.laws.grammar import OF_THE_PAGE, Written, written
 from builder.recipe import Recipe, load_recipe
@@ -114,10 +115,15 @@ class Pages:
         return [(0, name), *([(PAGE, name)] if size else [])]
 
     def pairs(self, key: Key) -> Iterator[tuple[Recipe, Recipe] | None]:
-        """Legal recipes that differ in this alone; None for each page that gives no such pair."""
-        for others in range(3):
+        """Legal recipes that differ in this alone; None for each page that gives no such pair.
+
+        What a check names together with it is changed beside it first.
+        """
+        checks = [names(parse(check, checks=True)) for check in self.entry.checks]
+        named = set().union(*(some for some in checks if key[1] in some))
+        for others, among in [(0, named), (1, named), (2, named), (1, None), (2, None)]:
             for place, base in self.bases:
-                for setting in self.beside(place, base, key, others):
+                for setting in self.beside(place, base, key, others, among):
                     yield from self.changes(place, setting, key, BESIDE if others else None)
 
     def changes(
@@ -137,12 +143,14 @@ class Pages:
             if found == limit:
                 return
 
-    def beside(self, place: Place, base: Setting, key: Key, others: int) -> Iterator[Setting]:
-        """The base with so many options changed beside this one."""
+    def beside(
+        self, place: Place, base: Setting, key: Key, others: int, among: Collection[str] | None
+    ) -> Iterator[Setting]:
+        """The base with so many options changed beside this one, of any or of some names."""
         changed = [
             (k, value)
             for k, parameter in place.parameters()
-            if k != key
+            if k != key and (among is None or k[1] in among)
             for value in self.values(parameter)[:BESIDE]
         ]
         for some in combinations(changed, others):

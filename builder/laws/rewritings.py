@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import Any
@@ -139,12 +139,31 @@ def repeated_keys(graph: Graph, state: State) -> Pair | None:
             return None  # each key head has a decay of its own
         if (times := sizes["heads"] // sizes["kv_heads"]) == 1:
             return None
+        units = {suffix: width for suffix, width in _heads(leaf, own) if _of_keys(suffix)}
         return but(leaf, kv_heads=sizes["heads"]), {
-            suffix: _repeated(t, times, sizes["head_dim"]) if suffix[:3] in (".k.", ".v.") else t
+            suffix: _repeated(t, times, units[suffix]) if suffix in units else t
             for suffix, t in own.items()
         }
 
     return each(graph, state, change)
+
+
+def _heads(leaf: Leaf, own: Own) -> Iterator[tuple[str, int]]:
+    """The tensors whose first dim goes through the heads, and how many entries each has there."""
+    sizes: dict[str, Any] = dict(leaf.options)
+    head_dim, values = sizes["head_dim"], sizes.get("value_dim", sizes["head_dim"])
+    over = {"all": head_dim, "each": 1}.get(sizes.get("qk_norm_over", ""))
+    widths = {".q.": head_dim, ".k.": head_dim, ".v.": values, ".sub_norm.": values, ".sinks": 1}
+    widths |= {".q_norm.": over, ".k_norm.": over, ".gate.bias": 1}
+    widths |= {".gate.weight": len(own.get(".gate.weight", ())) // sizes["heads"]}
+    for suffix in own:
+        width = next((width for start, width in widths.items() if suffix.startswith(start)), None)
+        if width:
+            yield suffix, width
+
+
+def _of_keys(suffix: str) -> bool:
+    return suffix.startswith((".k.", ".v.", ".k_norm."))
 
 
 def _repeated(x: Tensor, times: int, head_dim: int) -> Tensor:
@@ -167,22 +186,15 @@ def turned_heads(graph: Graph, state: State) -> Pair | None:
     if any("alibi" in (_position(a), _position(b)) for a, b in links(graph)):
         return None  # its heads stand by their slopes, and so must those that are lent
 
-    def change(leaf: Leaf, own: Own) -> tuple[Node, Own] | None:
-        return _turned(leaf, own, (".q.", ".k.", ".v."), whole=True)
-
-    return each(graph, state, change)
+    return each(graph, state, lambda leaf, own: _turned(leaf, own, whole=True))
 
 
 def turned_queries(graph: Graph, state: State) -> Pair | None:
     """The query heads of each group in the opposite order; of a delta rule, the value heads."""
-
-    def change(leaf: Leaf, own: Own) -> tuple[Node, Own] | None:
-        return _turned(leaf, own, (".q.",), whole=False)
-
-    return each(graph, state, change)
+    return each(graph, state, lambda leaf, own: _turned(leaf, own, whole=False))
 
 
-def _turned(leaf: Leaf, own: Own, turning: tuple[str, ...], whole: bool) -> tuple[Node, Own] | None:
+def _turned(leaf: Leaf, own: Own, whole: bool) -> tuple[Node, Own] | None:
     sizes: dict[str, Any] = dict(leaf.options)
     if leaf.word == "gated_delta":
         return _delta_turned(leaf, own, whole)
@@ -192,11 +204,12 @@ def _turned(leaf: Leaf, own: Own, turning: tuple[str, ...], whole: bool) -> tupl
     if group == 1 or _position(leaf) == "alibi" or (whole and sizes.get("decay")):
         return None
     new = dict(own)
-    for suffix, tensor in own.items():
-        if suffix.startswith((*turning, ".gate.")):
-            kv = whole and suffix[:3] in (".k.", ".v.")
-            new[suffix] = _flipped(tensor, 0, sizes["kv_heads"] if kv else group, sizes["head_dim"])
-    new[".o.weight"] = _flipped(own[".o.weight"], 1, group, sizes["head_dim"])
+    for suffix, width in _heads(leaf, own):
+        if whole or not _of_keys(suffix):
+            turning = sizes["kv_heads"] if _of_keys(suffix) else group
+            new[suffix] = _flipped(own[suffix], 0, turning, width)
+    values = sizes.get("value_dim", sizes["head_dim"])
+    new[".o.weight"] = _flipped(own[".o.weight"], 1, group, values)
     return leaf, new
 
 
@@ -208,11 +221,11 @@ def _delta_turned(leaf: Leaf, own: Own, whole: bool) -> tuple[Node, Own] | None:
         return None
     keys = heads if whole else 1
     units = {".q.weight": (keys, sizes["head_dim"]), ".k.weight": (keys, sizes["head_dim"])}
-    units |= dict.fromkeys((".v.weight", ".gate.weight"), (group, sizes["value_head_dim"]))
+    units |= dict.fromkeys((".v.weight", ".gate.weight"), (group, sizes["value_dim"]))
     single = (".decay.weight", ".beta.weight", ".A_log", ".dt_bias")
     units |= dict.fromkeys(single, (group, 1))
     new = own | {suffix: _flipped(own[suffix], 0, *unit) for suffix, unit in units.items()}
-    new[".o.weight"] = _flipped(own[".o.weight"], 1, group, sizes["value_head_dim"])
+    new[".o.weight"] = _flipped(own[".o.weight"], 1, group, sizes["value_dim"])
     if ".conv" in own:
         wide = heads * sizes["head_dim"]
         parts = zip(own[".conv"].tensor_split((wide, 2 * wide)), (".q", ".k", ".v"), strict=True)
@@ -247,8 +260,8 @@ def other_pairs(graph: Graph, state: State) -> Pair | None:
             if suffix.startswith((".q.", ".k.")):
                 heads = tensor.reshape(-1, head_dim, *tensor.shape[1:])
                 new[suffix] = heads[:, order].flatten(0, 1)
-            elif suffix.startswith((".q_norm.", ".k_norm.")):
-                new[suffix] = tensor[order]
+            elif suffix.startswith((".q_norm.", ".k_norm.")):  # of one head, each, or all on end
+                new[suffix] = tensor.reshape(-1, head_dim)[:, order].view(tensor.shape)
         other = but(position, pairs="interleaved" if half else "half")
         return but(leaf, position=other), new
 
@@ -357,10 +370,11 @@ def biases_of_zero(graph: Graph, state: State) -> Pair | None:
         without = [k for k in ("bias", "out_bias") if dict(leaf.options).get(k) is False]
         if not without or leaf.kind == "norm":
             return None
+        apart = (".gate.", ".q_norm.", ".k_norm.") if leaf.kind == "mixer" else ()
         new = {
             s.replace("weight", "bias"): torch.zeros_like(t[:, 0])
             for s, t in own.items()
-            if t.dim() == 2
+            if t.dim() == 2 and not s.startswith(apart)
         }
         return but(leaf, **dict.fromkeys(without, True)), new | own
 
@@ -376,9 +390,10 @@ def norm_and_gain(graph: Graph, state: State) -> Pair | None:
     def change(leaf: Leaf, own: Own) -> tuple[Node, Own] | None:
         if leaf.word != "rmsnorm" or not leaf["weight"]:
             return None
-        plain = replace(but(leaf, weight=False), name=f"{leaf.name}_plain")
+        plain = replace(but(leaf, weight=False, unit_offset=False), name=f"{leaf.name}_plain")
         plain = replace(plain, weights=plain.name)
-        return Chain((plain, made({"gain": 1.0}, leaf.dim, leaf.name))), own
+        weight = own[".weight"] + bool(leaf["unit_offset"])
+        return Chain((plain, made({"gain": 1.0}, leaf.dim, leaf.name))), {".weight": weight}
 
     return each(graph, state, change)
 
@@ -393,9 +408,10 @@ def centred_rmsnorm(graph: Graph, state: State) -> Pair | None:
         centre = made({"linear": dim}, dim, f"{name}_centre")
         norm = made({"rmsnorm": {"eps": leaf["eps"], "weight": False}}, dim, f"{name}_plain")
         last = made({"linear": {"out": dim, "bias": True}}, dim, name)
+        weight = own.get(".weight", _ones(dim)) + bool(leaf["unit_offset"])
         return Chain((centre, norm, last)), {
             "_centre.weight": _eye(dim) - 1 / dim,
-            ".weight": own.get(".weight", _ones(dim)).diag(),
+            ".weight": weight.diag(),
             ".bias": own.get(".bias", 0 * _ones(dim)),
         }
 
