@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from builder.errors import DamagedError, InputError
+from builder.errors import DamagedError, InputError, RecipeError
 
 
 class FamilyError(InputError):
@@ -17,7 +17,7 @@ class WeightsError(DamagedError):
     """Tensors that are missing, left over, of another shape, or contradicted."""
 
 
-class NotExportable(InputError):
-    """The model fits no native class, or not the one asked for: the first difference and the
-    nearest family.
+class NotExportable(RecipeError):
+    """The model fits no native class, or not the one asked for.  Its finding stands where it first
+    differs from the nearest family, and names the next nearest.
     """

@@ -4,14 +4,14 @@ loading.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from builder.errors import BuilderError
+from builder.errors import BuilderError, Finding
 from builder.expressions import ExpressionError
-from builder.graph import Graph
+from builder.graph import Graph, leaves
 from builder.index import Index, load_index
 from hf_bridge.errors import NotExportable
 from hf_bridge.family import Family, family_names, load_family, selections
@@ -26,6 +26,8 @@ from hf_bridge.write_hf import native_tensors, prove, staged, write_native, writ
 if TYPE_CHECKING:
     from builder.model import Model
     from builder.tokenizers import Tokenizer
+
+NEAREST = 4  # families that a refusal names
 
 
 @dataclass(frozen=True)
@@ -83,13 +85,19 @@ def find_fit(graph: Graph, family: str | Path | None = None, index: Index | None
             differences.append((read, outcome))
     if fits:
         return min(fits, key=lambda fit: fit.departures)
-    differences.sort(key=lambda pair: -pair[1].matched)
-    (nearest, difference), *rest = differences
-    others = "".join(f"{one.architecture} differs at {d.place}. " for one, d in rest[:1])
-    raise NotExportable(
+    raise NotExportable([_refusal(graph, differences)])
+
+
+def _refusal(graph: Graph, differences: Sequence[tuple[Family, Difference]]) -> Finding:
+    """What would make the model one of the nearest family, and where the next ones differ."""
+    (nearest, first), *rest = sorted(differences, key=lambda pair: -pair[1].matched)[:NEAREST]
+    mark = first.mark or next(leaf.mark for leaf in leaves(graph) if leaf.mark)
+    return Finding(
         "not-exportable",
-        f"{nearest.architecture} but for {difference}",
-        f"{others}Without a family it is exported as RecipeForCausalLM",
+        f"{nearest.architecture} but for {first}",
+        mark,
+        f"{first.remedy}; as it is, it is exported as RecipeForCausalLM if no family is asked for",
+        tuple(f"{one.architecture} differs in {d.located}" for one, d in rest),
     )
 
 

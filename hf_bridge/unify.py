@@ -46,6 +46,7 @@ from hf_bridge.template import (
 )
 
 NOTHING = ("none", None)
+NO_MORE = "nothing more"
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,21 @@ class Difference:
     mark: Mark | None = None
 
     def __str__(self) -> str:
-        where = f"{self.mark}, " if self.mark else ""
-        return f"{where}{self.place}: {self.ours}, where the family has {self.theirs}"
+        return f"{self.place}: {self.ours}, where the family has {self.theirs}"
+
+    @property
+    def located(self) -> str:
+        """The same with its place in the recipe."""
+        return f"{self.mark}, {self}" if self.mark else str(self)
+
+    @property
+    def remedy(self) -> str:
+        """The smallest change that would take the search further."""
+        if self.theirs == NO_MORE:
+            return f"leave out {self.ours}"
+        if self.ours == NO_MORE:
+            return f"add {self.theirs}"
+        return f"make {self.ours} {self.theirs}"
 
 
 class Mismatch(Exception):
@@ -206,7 +220,7 @@ class Unifier:
     def _nodes(self, goal: Nodes, state: State) -> list[State]:
         if not goal.theirs:
             first = goal.ours[0]
-            raise self._fail(state, goal.at, named(first), "nothing more", marked(first))
+            raise self._fail(state, goal.at, named(first), NO_MORE, marked(first))
         head, *rest = goal.theirs
         match head:
             case list():
@@ -243,7 +257,7 @@ class Unifier:
     def _node(self, head: Any, rest: tuple[Any, ...], goal: Nodes, state: State) -> State:
         word, options = next(iter(head.items())) if isinstance(head, dict) else (head, {})
         if not goal.ours:
-            raise self._fail(state, goal.at, "nothing more", word)
+            raise self._fail(state, goal.at, NO_MORE, word)
         ours, *after = goal.ours
         at = goal.at.below(word, marked(ours))
         after_goal = replace(goal, theirs=rest, ours=tuple(after))
