@@ -114,11 +114,12 @@ class Arguments:
         for parameter in word.entry.sizes:
             number, default = word.known.get(parameter.name), parameter.default
             if isinstance(number, float) and isinstance(default, SizeDefault):
-                equation = f"{parameter.name} = {default.expression} = {brief(number)}"
                 used = names_in(parse(default.expression))
-                needs = f"give {word.entry.word!r} a {parameter.name}"
-                message = f"{equation} is not a whole number"
-                self._tell("not-whole", message, used, word, entries, needs)
+                if all(word.known.get(name) is not FAULTY for name in used):  # told already
+                    equation = f"{parameter.name} = {default.expression} = {brief(number)}"
+                    needs = f"give {word.entry.word!r} a {parameter.name}"
+                    message = f"{equation} is not a whole number"
+                    self._tell("not-whole", message, used, word, entries, needs)
                 word.known[parameter.name] = FAULTY
 
     def _tell(
