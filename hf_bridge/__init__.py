@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_bridge.registering import register_later
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     import torch
@@ -25,12 +26,21 @@ register_later()
 
 
 def from_hf(
-    folder: str | Path, family: str | Path | None = None, dtype: torch.dtype | None = None
+    folder: str | Path,
+    family: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    *,
+    drop: Iterable[str] = (),
+    hub: bool = False,
 ) -> tuple[Model, Recipe]:
-    """Our model with a folder's weights, and its recipe; ``family`` is a name or a file."""
+    """Our model with a folder's weights, and its recipe.
+
+    ``family`` is a name or a file; ``drop`` names config fields to do without.  With ``hub`` the
+    folder is a name on the hub, ``owner/name``: only then is anything downloaded.
+    """
     from hf_bridge.importing import from_hf
 
-    return from_hf(folder, family, dtype)
+    return from_hf(folder, family, dtype, drop, hub)
 
 
 def to_hf(

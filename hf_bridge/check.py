@@ -10,8 +10,8 @@ from builder.errors import BuilderError
 from builder.index import load_index
 from hf_bridge.exporting import Fit, fit_family
 from hf_bridge.family import load_family
+from hf_bridge.folder import open_folder
 from hf_bridge.importing import import_with, load_model
-from hf_bridge.read_hf import open_folder
 from hf_bridge.weights import matching, table
 from hf_bridge.write_hf import logits_gap
 
@@ -46,15 +46,16 @@ def _outcomes(file: str | Path, path: Path) -> Iterator[Outcome]:
     recipe = load_recipe(imported.text)
     model = load_model(recipe, folder, imported)
     ignored_tensors = sum(
-        matching(name, family.ignore_weights) is not None for name in folder.files
+        matching(name, family.ignore_weights, imported.scope.layers) is not None
+        for name in folder.tensors
     )
-    yield Outcome("tensors", True, f"{len(folder.files)} in the file, {ignored_tensors} ignored")
+    yield Outcome("tensors", True, f"{len(folder.tensors)} in the file, {ignored_tensors} ignored")
     fit = fit_family(recipe.graph, family, index)
     if isinstance(fit, Fit):
         yield Outcome("the way back", True, "export gives a config that imports as the same graph")
         ours = dict(model.named_parameters())
         rows = table(family, fit.imported.scope, recipe.graph, ours)
-        extra = rows.keys() ^ folder.files.keys()
+        extra = rows.keys() ^ folder.tensors.keys()
         yield Outcome(
             "names", True, f"written and read alike but for: {', '.join(sorted(extra)) or 'none'}"
         )

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.index import Index, load_index
 from hf_bridge.errors import ConfigError
 from hf_bridge.family import Family, family_names, load_family
+from hf_bridge.folder import Folder, common_dtype, open_folder
 from hf_bridge.normalise import Fields, depth_of, normalise
-from hf_bridge.read_hf import Folder, load_weights, open_folder, weights_dtype
+from hf_bridge.read_hf import Tables, check_amount, check_weights, load_weights
 from hf_bridge.scope import Key, Scope
 from hf_bridge.substitute import recipe_text
-from hf_bridge.weights import table
+from hf_bridge.weights import other_rows, table
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
 
     from builder.model import Model
     from builder.recipe import Recipe
@@ -43,19 +44,38 @@ def from_hf(
     family: str | Path | None = None,
     dtype: torch.dtype | None = None,
     drop: Iterable[str] = (),
+    hub: bool = False,
 ) -> tuple[Model, Recipe]:
     """Our model with a folder's weights, and its recipe.
 
     ``family`` is a family's name or a file; without it ``config.json`` says.  ``dtype`` defaults to
-    the file's own.
-    ``drop`` names config fields to do without.
+    what most of the weights are in.  ``drop`` names config fields to do without.  With ``hub`` the
+    folder is a name on the hub, ``owner/name``: only then is anything downloaded.
     """
+    return from_folder(opened(folder, hub), family, dtype, drop)
+
+
+def opened(folder: str | Path, hub: bool = False) -> Folder:
+    """A folder here, or with ``hub`` the one of that name there."""
+    if not hub:
+        return open_folder(folder)
+    from hf_bridge.hub import open_hub
+
+    return open_hub(str(folder))
+
+
+def from_folder(
+    folder: Folder,
+    family: str | Path | None = None,
+    dtype: torch.dtype | None = None,
+    drop: Iterable[str] = (),
+) -> tuple[Model, Recipe]:
+    """The same of a folder that is open."""
     from builder import load_recipe
 
-    opened = open_folder(folder)
-    imported = import_config(opened.config, family, name_of(opened.path), drop=drop)
+    imported = import_config(folder.config, family, folder.name, drop=drop)
     recipe = load_recipe(imported.text)
-    return load_model(recipe, opened, imported, dtype), recipe
+    return load_model(recipe, folder, imported, dtype), recipe
 
 
 def import_config(
@@ -92,11 +112,6 @@ def find_family(config: dict[str, Any]) -> Family:
     )
 
 
-def name_of(folder: Path) -> str:
-    """A recipe's name, from the folder's."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", folder.resolve().name) or "imported"
-
-
 def load_model(
     recipe: Recipe, folder: Folder, imported: Imported, dtype: torch.dtype | None = None
 ) -> Model:
@@ -106,26 +121,36 @@ def load_model(
     from builder import build
     from builder.initial import materialise
 
-    model, kept = build(recipe, device="meta"), dtype or weights_dtype(folder)
+    model = build(recipe, device="meta")
+    check_amount(folder, model)
+    found = tables(model, imported)
+    names = check_weights(folder, imported.family, found)
+    kept = dtype or common_dtype(folder.tensors.values())
     materialise(model, lambda _, parameter: torch.empty(parameter.shape, dtype=kept))
-    ours = dict(model.named_parameters())
-    rows = table(imported.family, imported.scope, recipe.graph, ours)
-    load_weights(folder, imported.family, rows, ours, aliases(model, imported))
+    load_weights(folder, names, replace(found, ours=every_name(model)))
     return model.eval()
 
 
-def aliases(model: Model, imported: Imported) -> dict[str, str]:
-    """Names of theirs that hold again what another row holds: a tied head."""
-    first = {id(parameter): name for name, parameter in model.named_parameters()}
-    every = dict(model.named_parameters(remove_duplicate=False))
-    again = {
-        name: first[id(parameter)]
-        for name, parameter in every.items()
-        if first[id(parameter)] != name
-    }
-    found = table(imported.family, imported.scope, model.recipe.graph, every)
-    return {
-        theirs: again[layout.names()[0]]
-        for theirs, layout in found.items()
-        if len(layout.names()) == 1 and layout.names()[0] in again
-    }
+def every_name(model: Model) -> dict[str, Tensor]:
+    return dict(model.named_parameters(remove_duplicate=False))
+
+
+def tables(model: Model, imported: Imported) -> Tables:
+    """Where every tensor of a folder goes."""
+    once = dict(model.named_parameters())
+    every = every_name(model)
+    told = imported.family, imported.scope, model.recipe.graph
+    rows, again = table(*told, once), table(*told, every)
+    others = other_rows(*told, every)
+    first = {name for layout in (*rows.values(),) for name in layout.names()}
+    return Tables(
+        every,
+        len(model.recipe.graph.layers),
+        rows,
+        {theirs: layout for theirs, layout in others.items() if first.issuperset(layout.names())},
+        {
+            theirs: layout
+            for theirs, layout in (again | others).items()
+            if theirs not in rows and not first.issuperset(layout.names())
+        },
+    )

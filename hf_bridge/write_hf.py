@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import tempfile
@@ -14,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from builder.errors import BuilderError, InputError, ResourceError
-from hf_bridge.read_hf import CONFIG, INDEX, WEIGHTS
+from hf_bridge.folder import CONFIG, INDEX, WEIGHTS
+from hf_bridge.layouts import Constant, Layout
 from hf_bridge.tokenizer import token_ids
-from hf_bridge.weights import Layout
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from builder.tokenizers import Tokenizer
 
 SHARD_BYTES = 5_000_000_000
+SUMS = "SHA256SUMS"
 ULPS = 100  # of the dtype, at the largest logit: two orders of summation lie no further apart
 
 
@@ -42,10 +44,20 @@ def staged(out: Path) -> Iterator[Path]:
         raise ResourceError("cannot-write", message) from error
     try:
         yield folder
+        write_sums(folder)
         folder.chmod(0o755)
         folder.replace(out)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_sums(folder: Path) -> None:
+    """The SHA-256 of every other file, as ``sha256sum --check`` reads them."""
+    lines = []
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as file:
+            lines.append(f"{hashlib.file_digest(file, 'sha256').hexdigest()}  {path.name}\n")
+    (folder / SUMS).write_text("".join(lines), "utf-8")
 
 
 def write_native(
@@ -75,8 +87,12 @@ def native_tensors(
     rows: Mapping[str, Layout], ours: Mapping[str, Tensor]
 ) -> Iterator[tuple[str, Tensor]]:
     """Every tensor of theirs, made when it is asked for."""
+    dtype = next(iter(ours.values())).dtype
     for theirs, layout in rows.items():
-        tensor = layout.theirs({name: ours[name].detach() for name in layout.names()})
+        parts = {name: part.detach() for name, part in layout.parts(ours).items()}
+        tensor = layout.theirs(parts)
+        if isinstance(layout, Constant):
+            tensor = tensor.to(dtype)
         yield theirs, tensor.contiguous().cpu()
 
 

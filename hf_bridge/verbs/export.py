@@ -9,18 +9,27 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from hf_bridge.verbs.import_ import DTYPES
+
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with a checkpoint")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
     parser.add_argument("--family", metavar="NAME|FILE", help="this family, or the reason why not")
 
+    parser.add_argument("--dtype", choices=DTYPES, help="of the weights; the run's if not said")
+
 
 def run(args: Namespace) -> None:
+    import torch
+
     from builder.runs import open_run
     from hf_bridge.exporting import to_hf
 
     opened = open_run(args.run)
     tokenizer = opened.tokenizer if (opened.path / "tokenizer.json").exists() else None
-    written = to_hf(opened.model(), args.out, args.family, tokenizer)
+    model = opened.model()
+    if args.dtype:
+        model = model.to(getattr(torch, DTYPES[args.dtype]))
+    written = to_hf(model, args.out, args.family, tokenizer)
     print(f"{written} in {args.out}: loaded again, logits equal")

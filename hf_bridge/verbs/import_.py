@@ -1,7 +1,7 @@
 """Read a Hugging Face folder into a run: the recipe its config means, and its weights.
 
 Only data is read: config.json by allow-list, weights from safetensors, tokenizer.json.  Nothing is
-downloaded.
+downloaded, but with --hub, where HF_DIR is a name on the hub such as owner/name.
 """
 
 from __future__ import annotations
@@ -9,11 +9,19 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+DTYPES = {"fp64": "float64", "fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
 
 def configure(parser: ArgumentParser) -> None:
-    parser.add_argument("folder", type=Path, metavar="HF_DIR", help="config.json and safetensors")
+    parser.add_argument("folder", metavar="HF_DIR", help="config.json and safetensors")
     parser.add_argument("run", type=Path, metavar="RUN", help="the run folder to write")
     parser.add_argument("--family", metavar="NAME|FILE", help="read it as this family")
+    parser.add_argument(
+        "--dtype", choices=DTYPES, help="of the weights; as in the file if not said"
+    )
+    parser.add_argument(
+        "--hub", action="store_true", help="HF_DIR is a name on the hub: download it"
+    )
     parser.add_argument(
         "--drop",
         action="append",
@@ -24,13 +32,16 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
+    import torch
+
     from builder.runs import create_run, save_checkpoint
     from builder.tokenizers import Tokenizer
-    from hf_bridge.importing import from_hf
-    from hf_bridge.read_hf import open_folder
+    from hf_bridge.importing import from_folder, opened
 
-    model, recipe = from_hf(args.folder, args.family, drop=args.drop)
-    file = open_folder(args.folder).tokenizer
+    folder = opened(args.folder, args.hub)
+    dtype = getattr(torch, DTYPES[args.dtype]) if args.dtype else None
+    model, recipe = from_folder(folder, args.family, dtype, args.drop)
+    file = folder.tokenizer
     tokenizer = None if file is None else Tokenizer.load(file)
     command = ["import", str(args.folder), str(args.run)]
     save_checkpoint(create_run(recipe, tokenizer, command, path=args.run), model)
