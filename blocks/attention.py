@@ -115,6 +115,7 @@ class Attention(nn.Module):
         self.mask = mask()
         self.heads, self.kv_heads, self.head_dim = heads, kv_heads, head_dim
         self.norm_over, self.norm_first = qk_norm_over, qk_norm_at == "before"
+        self.absolute = not self.norm_first  # it weighs what the position has turned
         self.clip, self.softcap, self.dropout = clip, softcap, dropout
         self.scale = head_dim**-0.5 if scale is None else scale
 

@@ -45,6 +45,18 @@ class Call:
             return place
         return self.counted[:, place.clamp(0, self.end - 1)]
 
+    def lengths(self) -> Tensor:
+        """How many tokens the text of each new one has, as far as it has been read: (1 or B, 1 or
+        T).
+        """
+        if self.counted is None:
+            return torch.full((1, 1), self.end, device=self.ids.device)
+        read = self.counted + (1 if self.padding is None else (~self.padding).long())
+        if self.segments is None:
+            return read.amax(1, keepdim=True)
+        texts = torch.zeros_like(read).scatter_reduce(1, self.segments - 1, read, "amax")
+        return texts.gather(1, self.segments - 1)[:, self.start :]
+
     def new_padding(self) -> Tensor | None:
         """``padding`` of the new tokens alone, (B, T)."""
         return None if self.padding is None else self.padding[:, self.start :]

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from blocks.call import Call
-from blocks.registry import register
+from blocks.registry import Scaling, register
+from blocks.scaling import Unscaled
 
 
 @register("rope", kind="position")
@@ -17,8 +18,10 @@ class Rope(nn.Module):
     Shapes: ``(B, heads, T, head_dim)``, unchanged, of queries or of keys; the first ``fraction *
     head_dim`` components are ``rotated``.  ``pairs: half`` couples component ``i``
     with ``i + rotated/2`` (the Hugging Face layout), ``interleaved`` with its neighbour (the
-    paper's).  Angles are exact: computed in float64.
-    Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; fraction: GPT-NeoX, arXiv:2204.06745.
+    paper's).  ``reversed`` turns the other way, which tells no other distances.  ``scaling``
+    changes the angles for longer texts.  Angles are exact: computed in float64.
+    Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2; fraction: GPT-NeoX, arXiv:2204.06745;
+    reversed: nanochat.
     """
 
     checks = {
@@ -35,13 +38,18 @@ class Rope(nn.Module):
         theta: float = 10000.0,
         fraction: float = 1.0,
         pairs: Literal["half", "interleaved"] = "half",
+        reversed: bool = False,
+        scaling: Scaling | None = None,
     ) -> None:
         super().__init__()
         self.theta, self.pairs, self.rotated = theta, pairs, int(head_dim * fraction)
+        self.scaling = Unscaled() if scaling is None else scaling()
+        self.sense = -1 if reversed else 1
+        self.reads_length = self.scaling.reads_length
 
     def rotate(self, x: Tensor, call: Call) -> Tensor:
-        key = ("rope", self.theta, self.rotated, x.dtype)
-        cos, sin = call.once(key, lambda: self.table(call.positions, x.dtype))
+        key = ("rope", self.theta, self.rotated, self.scaling, self.sense, x.dtype)
+        cos, sin = call.once(key, lambda: self.table(call.positions, call.lengths(), x.dtype))
         turning, rest = x[..., : self.rotated], x[..., self.rotated :]
         if self.pairs == "half":
             a, b = turning.chunk(2, -1)
@@ -51,11 +59,12 @@ class Rope(nn.Module):
             turned = torch.stack([a * cos - b * sin, b * cos + a * sin], -1).flatten(-2)
         return turned if rest.shape[-1] == 0 else torch.cat([turned, rest], -1)
 
-    def table(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def table(
+        self, positions: Tensor, lengths: Tensor, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
         """Cosines and sines, each (1 or B, 1, T, rotated / 2)."""
-        exponent = (
-            torch.arange(0, self.rotated, 2, dtype=torch.float64, device=positions.device)
-            / self.rotated
-        )
-        angles = positions[:, None, :, None] * self.theta**-exponent
-        return angles.cos().to(dtype), angles.sin().to(dtype)
+        turn = self.scaling.frequencies(self.theta, self.rotated, lengths)
+        angles = self.sense * positions[..., None] * turn
+        gain = self.scaling.gain(lengths)
+        cos, sin = (angles.cos() * gain).to(dtype), (angles.sin() * gain).to(dtype)
+        return cos[:, None], sin[:, None]

@@ -318,19 +318,22 @@ def _a(noun: str) -> str:
 def check_holds(check: str, known: MappingType[str, Any]) -> bool:
     """Whether a law holds; nothing is said of what is left out, or told already."""
     expression = parse(check, checks=True)
-    used = names_in(expression)
+    used = names_in(expression) - {"len"}
     if any(known.get(name) is FAULTY for name in used):
         return True
     if "none" not in used and any(known.get(name) is None for name in used):
         return True
     try:
-        return holds(expression, lambda name, args: _compared(known.get(name)))
+        return holds(expression, lambda name, args: _looked_up(known, name, args))
     except ExpressionError:
         return False
 
 
-def _compared(value: Any) -> Any:
-    """A slot is compared by the word that fills it."""
+def _looked_up(known: MappingType[str, Any], name: str, args: tuple[Any, ...]) -> Any:
+    """An argument, a slot by the word that fills it; ``len`` is of a list."""
+    if name == "len":
+        return len(args[0])
+    value = known.get(name)
     return value.word if isinstance(value, Filler) else value
 
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_file
 
 import hf_bridge
+from builder.laws.caches import alike_up_to
 from builder.model import Model
 from hf_bridge.family import load_family
 from hf_bridge.normalise import normalise
@@ -46,8 +47,9 @@ def examine(name: str, folder: Path, out: Path) -> Examined:
     found.parameters = sum(parameter.numel() for parameter in model.parameters())
     with torch.no_grad():
         found.float64 = gap(model(ids), reference["logits_f64"])
+        ids = ids[:, : alike_up_to(model)]  # a longer text is read by other angles at once
         found.cached = gap(in_steps(model, ids), model(ids))
-    model, _ = hf_bridge.from_hf(folder, family=name)
+    model, ids = hf_bridge.from_hf(folder, family=name)[0], reference["input_ids"]
     with torch.no_grad():
         found.float32 = gap(model(ids), reference["logits"])
     hf_bridge.to_hf(model, out, family=name)
@@ -100,18 +102,20 @@ def other_fields(name: str, folder: Path, out: Path) -> list[str]:
     theirs, ours = (config_of(name, one) for one in (folder, out))
     meant = [normalise(family, read(one / "config.json")) for one in (folder, out)]
     same = {field for field in meant[0] if meant[0][field] == meant[1].get(field)}
+    same |= {*family.ignore, *family.pin}
     return [
         f"config {key}: {theirs[key]!r} became {ours.get(key)!r}"
         for key in theirs
-        if key not in {*same, *family.ignore, *family.pin} and not alike(theirs[key], ours.get(key))
+        if not alike(theirs[key], ours.get(key), key, same)
     ]
 
 
-def alike(a: Any, b: Any) -> bool:
-    """Equal, where a field of a dict that is null may be absent."""
+def alike(a: Any, b: Any, path: str, same: set[str]) -> bool:
+    """Equal, or known to be the same; a field of a dict that is null may be absent."""
     if isinstance(a, dict) and isinstance(b, dict):
-        return all(alike(a.get(key), b.get(key)) for key in a.keys() | b.keys())
-    return bool(a == b)
+        keys = a.keys() | b.keys()
+        return all(alike(a.get(key), b.get(key), f"{path}.{key}", same) for key in keys)
+    return bool(a == b) or path in same
 
 
 def config_of(name: str, folder: Path) -> dict[str, Any]:

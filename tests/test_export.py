@@ -7,13 +7,13 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import hf_bridge
 from builder import build, load_recipe
-from builder.errors import BuilderError
+from builder.errors import BuilderError, RecipeError
 from builder.index import load_index
 from hf_bridge.errors import NotExportable
 from hf_bridge.exporting import Fit, find_fit, fit_family
@@ -86,12 +86,21 @@ def sizes_of(family: Family) -> dict[str, list[int]]:
     }
 
 
+def graph_of(config):
+    """What a config means, or None where blocks refuse its numbers."""
+    try:
+        return load_recipe(import_config(config).text).graph
+    except RecipeError:
+        return None
+
+
 @pytest.mark.parametrize("name", family_names())
 @given(data=st.data())
 @settings(deadline=None, max_examples=40)
 def test_importing_what_was_exported_gives_the_graph_back(name, data):
     family = load_family(name)
-    graph = load_recipe(import_config(data.draw(configs(family))).text).graph
+    graph = graph_of(data.draw(configs(family)))
+    assume(graph is not None)
     fit = fit_family(graph, family, INDEX)
     assert isinstance(fit, Fit), fit
     assert load_recipe(import_config(fit.config).text).graph == graph
@@ -247,7 +256,9 @@ def test_what_does_not_fit_is_told_by_its_first_difference(text, family, told):
 
 
 def test_a_difference_is_told_with_its_place_in_the_recipe():
-    with pytest.raises(NotExportable, match=r"<text>:7:50: error.*LlamaForCausalLM but for layer 0"):
+    with pytest.raises(
+        NotExportable, match=r"<text>:7:50: error.*LlamaForCausalLM but for layer 0"
+    ):
         find_fit(load_recipe(ALIBI).graph)
 
 

@@ -85,7 +85,7 @@ def test_the_words_of_a_recipe_are_those_of_slots_and_experts_too():
 def test_every_word_is_found_a_place():
     """None is passed over because no page could hold it."""
     for entry in model_entries(INDEX):
-        assert Pages(entry, INDEX, ({"dim": 8, "heads": 2},)).bases, entry.word
+        assert Pages(entry, INDEX, {"dim": 8, "heads": 2}).bases, entry.word
 
 
 # Plug-ins: a dead option is named, a living one is not
@@ -358,7 +358,7 @@ def is_used(page, path):
 
 def plain_values(entry, parameter):
     """Values no two of which mean the same."""
-    index_pages = Pages(entry, INDEX, ())
+    index_pages = Pages(entry, INDEX, {})
     values = index_pages.values(parameter)
     if parameter.type.base == "slot":
         first = {next(iter(v)) if isinstance(v, dict) else v: v for v in reversed(values)}

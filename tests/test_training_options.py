@@ -124,7 +124,7 @@ def values_of(entry, parameter):
     """Values of a type, legal or not; of a size those near the dim of its name."""
     near = PAGE["dims"].get(parameter.name) if parameter.role == "size" else None
     own = [] if near is None else [near - 1, near - 20, near // 2, near + 1]
-    return own + Pages(entry, INDEX, ()).values(parameter)
+    return own + Pages(entry, INDEX, {}).values(parameter)
 
 
 def contexts(entry, parameter):

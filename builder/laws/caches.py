@@ -24,7 +24,8 @@ STEPS = 8
 @torch.no_grad()
 def cached_equals_full(case: Case) -> float:
     """Any chunking gives the logits of one forward; with padding or documents too."""
-    model, ids = case.model, case.ids(2, LONG * case.length)
+    model = case.model
+    ids = case.ids(2, min(LONG * case.length, alike_up_to(model)))
     length = ids.shape[1]
     padding = torch.zeros_like(ids, dtype=torch.bool)
     padding[1, : length // 3] = True
@@ -35,6 +36,16 @@ def cached_equals_full(case: Case) -> float:
         _in_chunks_is_at_once(model, ids, pieces(length, case.seed + 1), {"padding": padding}),
         _in_chunks_is_at_once(model, ids, pieces(length, case.seed + 2), {"documents": documents}),
     )
+
+
+def alike_up_to(model: Model) -> int:
+    """The longest text that is read in parts as it is at once: what reads the length of a text
+    reads those past some length by other angles.
+    """
+    limits: list[int | None]
+    limits = [getattr(module, "reads_length", None) for module in model.modules()]
+    context: int = model.recipe.graph.context
+    return min([context, *(limit for limit in limits if limit is not None)])
 
 
 def pieces(length: int, seed: int) -> list[int]:
@@ -107,8 +118,8 @@ class Edited:
 
     @property
     def room(self) -> int:
-        """How many positions more the model can read."""
-        return self.model.recipe.graph.context - self.length
+        """How many positions more the model can read as it would all at once."""
+        return alike_up_to(self.model) - self.length
 
     def read(self, new: Tensor) -> float:
         """Read (rows, n) tokens; their logits are those of all that is held, read afresh."""

@@ -100,13 +100,18 @@ def places(entry: Entry, index: Index, below: tuple[Entry, ...] = ()) -> Iterato
                 yield Place(entry, ((parent, slot), *place.above))
 
 
+def ends(values: Sequence[Written], count: int) -> Sequence[Written]:
+    """So many of them: the first, and the last, which of numbers is the largest."""
+    return values if len(values) <= count else [*values[: count - 1], values[-1]]
+
+
 @dataclass
 class Pages:
     """Pages that hold one word, each in another setting."""
 
     entry: Entry
     index: Index
-    widths: Sequence[Mapping[str, int]]
+    widths: Mapping[str, int]
     read: dict[str, Recipe | None] = field(default_factory=dict)
 
     def keys(self, name: str) -> list[Key]:
@@ -117,11 +122,14 @@ class Pages:
     def pairs(self, key: Key) -> Iterator[tuple[Recipe, Recipe] | None]:
         """Legal recipes that differ in this alone; None for each page that gives no such pair.
 
-        What a check names together with it is changed beside it first.
+        What a check names together with it is changed beside it first, then what else stands under
+        the word.
         """
         checks = [names(parse(check, checks=True)) for check in self.entry.checks]
         named = set().union(*(some for some in checks if key[1] in some))
-        for others, among in [(0, named), (1, named), (2, named), (1, None), (2, None)]:
+        own = {parameter.name for parameter in self.entry.parameters}
+        wider = [(n, among) for among in (named, own, None) for n in (1, 2)]
+        for others, among in [(0, named), *wider]:
             for place, base in self.bases:
                 for setting in self.beside(place, base, key, others, among):
                     yield from self.changes(place, setting, key, BESIDE if others else None)
@@ -151,7 +159,7 @@ class Pages:
             (k, value)
             for k, parameter in place.parameters()
             if k != key and (among is None or k[1] in among)
-            for value in self.values(parameter)[:BESIDE]
+            for value in ends(self.values(parameter), BESIDE)
         ]
         for some in combinations(changed, others):
             if len(dict(some)) == others:
@@ -164,16 +172,15 @@ class Pages:
         return [(place, base) for place in everywhere if (base := self.base(place)) is not None]
 
     def base(self, place: Place) -> Setting | None:
-        """The first legal setting of what must be written, under the first dims that allow one."""
+        """The first legal setting of what must be written, under dims of these widths."""
         sizes = {p.name for e in self.index if e.kind in NODES for p in e.sizes if needed(p)}
-        for widths in self.widths:
-            dims = {**dict.fromkeys(sorted(sizes), EACH), **OTHERS, **widths}
-            must = {k: p for k, p in place.parameters() if needed(p) and p.name not in dims}
-            on_page = {(PAGE, name): number for name, number in dims.items()}
-            for values in islice(product(*map(self.values, must.values())), PAGES):
-                setting = {**on_page, **dict(zip(must, values, strict=True))}
-                if self.recipe(place, setting) is not None:
-                    return setting
+        dims = {**dict.fromkeys(sorted(sizes), EACH), **OTHERS, **self.widths}
+        must = {k: p for k, p in place.parameters() if needed(p) and p.name not in dims}
+        on_page = {(PAGE, name): number for name, number in dims.items()}
+        for values in islice(product(*map(self.values, must.values())), PAGES):
+            setting = {**on_page, **dict(zip(must, values, strict=True))}
+            if self.recipe(place, setting) is not None:
+                return setting
         return None
 
     def recipe(self, place: Place, setting: Setting) -> Recipe | None:
@@ -244,7 +251,7 @@ class Pages:
             case "list" if type.item is not None and type.item.base == "reference":
                 yield from LABELS
             case "list" if type.item is not None:
-                yield from ([value] * n for value in self._of_type(type.item) for n in (1, 2))
+                yield from ([value] * n for n in (2, 1) for value in self._of_type(type.item))
 
     def filled(self, filler: Entry) -> Iterator[Written]:
         """A filler with each value of what must be written under it."""

@@ -75,23 +75,22 @@ def dead_options(entry: Entry, index: Index, dims: Mapping[str, int] | None = No
 def verdict(
     entry: Entry, name: str, index: Index, dims: Mapping[str, int] | None = None
 ) -> Verdict:
-    """What one parameter alters, on pages of these dims; of the first that can hold the word, if
-    none are given.
-    """
-    pages = Pages(entry, index, WIDTHS if dims is None else (dims,))
+    """What one parameter alters, on pages of these dims, or of one width after another."""
     compared, failure = 0, ""
-    for key in pages.keys(name) if pages.bases else ():
-        for pair in filter(None, islice(pages.pairs(key), PAGES)):
-            try:
-                what = difference(*pair)
-            except Exception as error:  # a class may refuse more than its checks do
-                failure = f"{type(error).__name__}: {error}"
-                continue
-            compared += 1
-            if what:
-                return Verdict(entry.word, name, what, compared)
-        if compared:
-            break
+    for widths in WIDTHS if dims is None else (dims,):
+        pages = Pages(entry, index, widths)
+        for key in pages.keys(name) if pages.bases else ():
+            for pair in filter(None, islice(pages.pairs(key), PAGES)):
+                try:
+                    what = difference(*pair)
+                except Exception as error:  # a class may refuse more than its checks do
+                    failure = f"{type(error).__name__}: {error}"
+                    continue
+                compared += 1
+                if what:
+                    return Verdict(entry.word, name, what, compared)
+            if compared:
+                break
     return Verdict(entry.word, name, "", compared, failure)
 
 

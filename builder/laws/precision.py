@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from builder.laws.caches import read_in_chunks
+from builder.laws.caches import alike_up_to, read_in_chunks
 from builder.laws.case import Case, read
 from builder.laws.probe import traced
 from builder.model import Model
@@ -81,9 +81,10 @@ def half_precision_is_no_worse_on_any_path(case: Case) -> float:
 
 
 def _rows(case: Case) -> Tensor:
-    """Two rows of them fit into one."""
+    """Two rows of them fit into one, and each is read in parts as at once."""
     context = case.recipe.graph.context
-    return case.ids(ROWS, max(1, min(TOKENS, context // 2, context - PADDED)))
+    longest = min(TOKENS, context // 2, context - PADDED, alike_up_to(case.model))
+    return case.ids(ROWS, max(1, longest))
 
 
 def _paths(model: Model, ids: Tensor) -> Iterator[tuple[str, Tensor]]:

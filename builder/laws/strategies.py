@@ -60,8 +60,9 @@ class Where:
         return entry.word == self.sought or any(map(self.seeks_in, slots))
 
     def seeks_in(self, parameter: Parameter) -> bool:
-        """Whether the word that is sought may fill a slot."""
-        return self.sought in self.grammar.index.words(parameter.type.slot)
+        """Whether the word that is sought may fill a slot, or one of what may fill it."""
+        kind, index = parameter.type.slot, self.grammar.index
+        return any(self.seeks(index.filler(kind, word)) for word in index.words(kind))
 
     def accepts(self, node: Written) -> bool:
         return self.expert(node) if self.expert else self.grammar.keeps(node, self.width)
@@ -286,7 +287,7 @@ def _value(draw: Draw, where: Where, parameter: Parameter, accepts: Accepts) -> 
 def _filler(draw: Draw, where: Where, parameter: Parameter, accepts: Accepts) -> tuple[Any] | None:
     index, kind = where.grammar.index, parameter.type.slot
     words = _turned(draw, [*index.words(kind), *["none"] * parameter.type.optional])
-    for word in sorted(words, key=lambda word: word != where.sought):
+    for word in sorted(words, key=lambda w: w == "none" or not where.seeks(index.filler(kind, w))):
         if word == "none":
             return ("none",) if accepts("none") else None
         entry = index.filler(kind, word)
