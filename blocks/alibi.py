@@ -30,9 +30,35 @@ class Alibi(nn.Module):
     def rotate(self, x: Tensor, call: Call) -> Tensor:
         return x
 
-    def bias(self, i: Tensor, j: Tensor) -> Tensor:
+    def bias(self, i: Tensor, j: Tensor, call: Call) -> Tensor:
         slope = torch.tensor(self.slopes, dtype=torch.float64, device=i.device)
         return slope.view(-1, *[1] * i.dim()) * (j - i)  # (heads, ..., q, k)
+
+
+@register("alibi_rounded", kind="position")
+class AlibiRounded(nn.Module):
+    """Alibi as Falcon computes it: ``slope * key position`` in bfloat16, divided as the scores are
+    by ``sqrt(head_dim)``.
+
+    Shapes: the bias is ``(heads, ..., q, k)``.  To the softmax it is what alibi's distance is, but
+    for the rounding, which depends on where a text stands.
+    Source: Almazrouei et al. 2023, arXiv:2311.16867, and the library's code.
+    """
+
+    rotates, absolute = False, True
+
+    def __init__(self, heads: int, head_dim: int) -> None:
+        super().__init__()
+        self.slopes, self.scale = tuple(slopes(heads)), head_dim**-0.5
+
+    def rotate(self, x: Tensor, call: Call) -> Tensor:
+        return x
+
+    def bias(self, i: Tensor, j: Tensor, call: Call) -> Tensor:
+        place = call.position(j)
+        slope = torch.tensor(self.slopes, dtype=torch.bfloat16, device=i.device)
+        rounded = slope.view(-1, *[1] * place.dim()) * place.to(torch.bfloat16)
+        return rounded.to(torch.float64) * self.scale
 
 
 def slopes(heads: int) -> list[float]:

@@ -12,9 +12,8 @@ from torch.nn import functional as F
 from blocks.call import Call
 from blocks.mask import Visibility
 
-Bias = Callable[
-    [Tensor, Tensor], Tensor
-]  # places (..., q, 1) and (..., 1, k) -> (heads, ..., q, k)
+# Places (..., q, 1) and (..., 1, k) of a call -> (heads, ..., q, k).
+Bias = Callable[[Tensor, Tensor, Call], Tensor]
 
 
 def attend(
@@ -55,7 +54,7 @@ def attend(
     i, j = places[-length:, None], places[None]
     seen = call.once((mask, length, total), lambda: _seen(call, mask, i, j))
     seen = seen[:, None] if rows else seen  # (B, 1, T, S) or (T, S)
-    return weigh(q, k, v, seen, bias and bias(i, j))
+    return weigh(q, k, v, seen, _added(call, bias, i, j))
 
 
 def _seen(call: Call, mask: Visibility, i: Tensor, j: Tensor) -> Tensor:
@@ -69,6 +68,14 @@ def _seen(call: Call, mask: Visibility, i: Tensor, j: Tensor) -> Tensor:
     if call.padding is not None:
         seen = seen & ~call.padding[:, j.clamp(0, last)]
     return seen | (i == j)
+
+
+def _added(call: Call, bias: Bias | None, i: Tensor, j: Tensor) -> Tensor | None:
+    """What a position adds to the scores, (1 or B, heads, ..., q, k)."""
+    if bias is None:
+        return None
+    added = bias(i, j, call)  # (heads, ..., q, k), where rows differ (heads, B, ..., q, k)
+    return added[None] if added.dim() == 1 + max(i.dim(), j.dim()) else added.transpose(0, 1)
 
 
 def _banded(
@@ -106,7 +113,9 @@ def _banded(
         return seen[:, None]  # (B * blocks, 1, span, reach)
 
     seen = call.once((mask, T, S, "bands"), seen_in_bands)
-    added = bias and bias(i, j).transpose(0, 1).repeat(B, 1, 1, 1)  # (B * blocks, heads, ...)
+    added = _added(call, bias, i, j)
+    if added is not None:
+        added = added.transpose(1, 2).expand(B, -1, -1, -1, -1).flatten(0, 1)
     out = weigh(q, band(k), band(v), seen, added)
     return out.unflatten(0, (B, blocks)).transpose(1, 2).flatten(2, 3)[:, :, :T]
 
@@ -131,7 +140,7 @@ def _weigh(
     if softcap is None and sinks is None:
         added = seen if bias is None else bias.to(q.dtype)
         if bias is not None and seen is not None:
-            added = added.masked_fill(~seen, float("-inf"))
+            added = torch.where(seen, added, float("-inf"))
         return F.scaled_dot_product_attention(
             q,
             k,

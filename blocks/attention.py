@@ -66,6 +66,8 @@ class Attention(nn.Module):
         "could stand after",
         "not (position == 'alibi' and qk_norm_at == 'after')": "alibi rotates nothing that the "
         "qk_norm could stand after",
+        "not (position == 'alibi_rounded' and qk_norm_at == 'after')": "alibi_rounded rotates "
+        "nothing that the qk_norm could stand after",
         "not (kv_from != none and value_from != none)": "with the keys and values of another there "
         "are none of its own to add to",
     }

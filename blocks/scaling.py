@@ -199,7 +199,7 @@ class LongRope(Unscaled):
     absolute = True
     checks = {
         "original >= 1": "original={original} is no number of positions",
-        "not (factor != none and original == 1)": "original=1 is no length to grow by a factor from",
+        "not (factor != none and original == 1)": "original=1 is no length that grows by a factor",
         "factor >= 1": "factor={factor} is below 1",
         "len(short) * 2 == head_dim * fraction": "short has a number for each rotary pair, and "
         "head_dim={head_dim} * fraction={fraction} has other pairs",

@@ -93,7 +93,7 @@ def by_hand(block, x, options, seen):
                 scores = cap * torch.tanh(scores / cap)
             if bias := getattr(block.position, "bias", None):
                 at = torch.tensor(there)
-                scores = scores + bias(torch.full_like(at, i), at)[h]
+                scores = scores + bias(torch.full_like(at, i), at, call_of())[h]
             total = scores.exp().sum(-1, keepdim=True)
             if options.get("sinks"):
                 total = total + block.sinks[h].exp()

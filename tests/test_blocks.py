@@ -11,7 +11,9 @@ from einops import einsum, rearrange
 from torch.nn.functional import softmax
 
 from blocks import registry
+from blocks.alibi import AlibiRounded
 from blocks.call import start_call
+from blocks.clamped_glu import ClampedGLU
 from blocks.gain import Gain
 from blocks.glu import GLU
 from blocks.layernorm import LayerNorm
@@ -25,6 +27,7 @@ from blocks.rmsnorm import RMSNorm
 from blocks.rope import Rope
 from blocks.sinusoidal_positions import SinusoidalPositions
 from blocks.token_embedding import TokenEmbedding
+from blocks.xielu import XIELU
 from builder import build, load_recipe
 from builder.index import load_index
 from tests.given import DIM, EXACT, FF, HEADS, B, T, call_of, given, stream
@@ -148,6 +151,30 @@ ACTIVATIONS = {
 # Embeddings, positions, head
 
 
+def check_clamped_glu():
+    block, x = given(ClampedGLU(DIM, FF, alpha=0.9, limit=0.3)), stream()
+    gate = x @ block.gate.weight.T + block.gate.bias
+    up = (x @ block.up.weight.T + block.up.bias).detach()
+    gate = gate.detach().apply_(lambda n: min(n, 0.3))
+    up = up.apply_(lambda n: max(-0.3, min(n, 0.3)))
+    inner = gate / (1 + torch.exp(-0.9 * gate)) * (up + 1)
+    expected = inner @ block.down.weight.T + block.down.bias
+    torch.testing.assert_close(block(x), expected, **EXACT)
+
+
+def check_xielu():
+    act = given(XIELU(beta=0.4, eps=-0.1))
+    above, below = (math.log(1 + math.exp(a.item())) for a in (act.alpha_p, act.alpha_n))
+
+    def formula(x):
+        if x > 0:
+            return above * x * x + 0.4 * x
+        return (0.4 + below) * (math.exp(min(x, -0.1)) - 1 - x) + 0.4 * x
+
+    x = stream(0, 50) * 3
+    torch.testing.assert_close(act(x), x.clone().apply_(formula), **EXACT)
+
+
 def check_token_embedding():
     block = given(TokenEmbedding(7, DIM))
     ids = torch.tensor([[3, 0, 6]])
@@ -224,7 +251,7 @@ def check_alibi():
     assert cls(heads=3).slopes == (2.0**-4, 2.0**-8, 2.0**-2)
     assert cls(heads=6).slopes == tuple(2.0**-h for h in (2, 4, 6, 8, 1, 3))
     places = torch.arange(T)
-    bias = cls(heads=HEADS).bias(places[:, None], places[None])
+    bias = cls(heads=HEADS).bias(places[:, None], places[None], call_of())
     for h in range(HEADS):
         for i in range(T):
             for j in range(i + 1):
@@ -232,6 +259,20 @@ def check_alibi():
 
 
 # Attention
+
+
+def check_alibi_rounded():
+    """Each product has eight significant bits, and begins with each row's own first token."""
+    padding = torch.zeros(B, T, dtype=torch.bool)
+    padding[1, :2] = True
+    place = torch.arange(T)
+    bias = AlibiRounded(4, 16).bias(place[:, None], place[None], call_of(padding))
+    for h, slope in enumerate([0.25, 0.0625, 0.015625, 0.00390625]):
+        assert (bias[h, 0, 0] == slope * place / 4).all()
+        assert (bias[h, 1, 0, 2:] == slope * (place[2:] - 2) / 4).all()
+    far = torch.tensor([[257]])
+    call = call_of()
+    assert float(AlibiRounded(4, 16).bias(far, far, call)[0]) == 64.0 / 4  # 64.25 is rounded
 
 
 # Experts
@@ -339,6 +380,8 @@ def test_stacked_experts_have_room_in_front_of_every_parameter():
 # The table
 
 CHECKS = {
+    ("act", "xielu"): check_xielu,
+    ("node", "clamped_glu"): check_clamped_glu,
     ("node", "dropout"): check_dropout,
     ("node", "gain"): check_gain,
     ("node", "glu"): check_glu,
@@ -354,6 +397,7 @@ CHECKS = {
     ("node", "softcap"): check_softcap,
     ("node", "token_embedding"): check_token_embedding,
     ("position", "alibi"): check_alibi,
+    ("position", "alibi_rounded"): check_alibi_rounded,
     ("position", "rope"): check_rope,
     ("router", "softmax"): check_softmax,
     **{("act", word): activation(word, formula) for word, formula in ACTIVATIONS.items()},

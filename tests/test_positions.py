@@ -31,6 +31,7 @@ ROPES = {
 }
 CHECKED = {"rope", "sinusoidal_positions", "alibi"}
 LEARNED = {"learned_positions"}  # as exact as their weights
+ROUNDED = {"alibi_rounded"}  # on purpose
 
 
 def call_at(positions):
@@ -80,10 +81,10 @@ def worst_of_rope(rope, dtype):
 
 
 def worst_of_sinusoids(block, dtype):
-    stream = torch.zeros(1, len(PLACES), block.dim, dtype=dtype)
+    stream = torch.zeros(1, len(PLACES), 2 * block.pairs, dtype=dtype)
     out = block(stream, call_at(POSITIONS))[0]
     assert out.dtype == dtype
-    pairs = block.dim // 2
+    pairs = 2 * block.pairs // 2
     return max(
         ulps(out[:, 0::2], exactly(mpmath.sin, block.theta, pairs)),
         ulps(out[:, 1::2], exactly(mpmath.cos, block.theta, pairs)),
@@ -93,7 +94,7 @@ def worst_of_sinusoids(block, dtype):
 def test_every_registered_position_is_checked_here():
     kinds = {"position", "positions"}
     registered = {word for (_, word), cls in load().items() if cls.kind in kinds}
-    assert registered == CHECKED | LEARNED
+    assert registered == CHECKED | LEARNED | ROUNDED
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
@@ -125,7 +126,9 @@ def test_linear_biases_are_exact_to_one_ulp(dtype, heads):
     with mpmath.workdps(40):
         rows = [[float(-place * mpmath.mpf(2) ** -e) for place in PLACES] for e in exponents]
     exact = torch.tensor(rows, dtype=torch.float64)
-    found = Alibi(heads).bias(POSITIONS[:, None], torch.zeros(1, dtype=torch.long))
+    found = Alibi(heads).bias(
+        POSITIONS[:, None], torch.zeros(1, 1, dtype=torch.long), call_at(POSITIONS)
+    )
     found = found.to(dtype)[..., 0]
     held = exact.abs() <= torch.finfo(dtype).max
     assert ulps(found[held], exact[held]) <= 1

@@ -183,7 +183,7 @@ def _delta_repeated(sizes: Mapping[str, Any], own: Own, times: int) -> Own:
 
 def turned_heads(graph: Graph, state: State) -> Pair | None:
     """All heads in the opposite order: queries, keys, values, and what follows them."""
-    if any("alibi" in (_position(a), _position(b)) for a, b in links(graph)):
+    if any(_slopes(leaf) for link in links(graph) for leaf in link):
         return None  # its heads stand by their slopes, and so must those that are lent
 
     return each(graph, state, lambda leaf, own: _turned(leaf, own, whole=True))
@@ -201,7 +201,7 @@ def _turned(leaf: Leaf, own: Own, whole: bool) -> tuple[Node, Own] | None:
     if leaf.word not in ("attention", "linear_attention"):
         return None
     group = sizes["heads"] if whole else sizes["heads"] // sizes["kv_heads"]
-    if group == 1 or _position(leaf) == "alibi" or (whole and sizes.get("decay")):
+    if group == 1 or _slopes(leaf) or (whole and sizes.get("decay")):
         return None
     new = dict(own)
     for suffix, width in _heads(leaf, own):
@@ -242,6 +242,11 @@ def _flipped(x: Tensor, axis: int, group: int, width: int) -> Tensor:
 def _position(leaf: Leaf) -> str:
     filler = dict(leaf.options).get("position")
     return filler.word if isinstance(filler, Filler) else ""
+
+
+def _slopes(leaf: Leaf) -> bool:
+    """Whether each head has a slope of its own, by its place."""
+    return _position(leaf).startswith("alibi")
 
 
 def other_pairs(graph: Graph, state: State) -> Pair | None:
@@ -358,7 +363,9 @@ def gate_of_activations(graph: Graph, state: State) -> Pair | None:
         new = {".gate.weight": up, ".up.weight": torch.zeros_like(up), ".down.weight": down}
         new |= {".gate.bias": own.get(".up.bias", torch.zeros_like(up[:, 0]))}
         new |= {".down.bias": own.get(".down.bias", torch.zeros_like(down[:, 0]))}
-        return but(other, act=leaf["act"]), new | {".up.bias": torch.ones_like(up[:, 0])}
+        new |= {s: t for s, t in own.items() if s.startswith((".act.", ".sub_norm."))}
+        other = but(other, act=leaf["act"], sub_norm=leaf["sub_norm"])
+        return other, new | {".up.bias": torch.ones_like(up[:, 0])}
 
     return each(graph, state, change)
 
@@ -460,9 +467,14 @@ def table_of_waves(graph: Graph, state: State) -> Pair | None:
         if leaf.word != "sinusoidal_positions":
             return None
         theta: Any = leaf["theta"]
-        channel, place = torch.arange(leaf.dim), torch.arange(graph.context)[:, None]
-        angles = place / theta ** ((channel - channel % 2).double() / leaf.dim)
-        table = torch.where(channel % 2 == 0, angles.sin(), angles.cos())
+        offset: Any = leaf["offset"]
+        pairs = leaf.dim // 2
+        channel, place = torch.arange(leaf.dim), torch.arange(graph.context)[:, None] + offset
+        halves = leaf["layout"] == "halves"
+        pair = channel % pairs if halves else channel // 2
+        angles = place / theta ** (pair.double() / (pairs - bool(leaf["reaches_theta"])))
+        sine = channel < pairs if halves else channel % 2 == 0
+        table = torch.where(sine, angles.sin(), angles.cos())
         written = {"learned_positions": {"context": graph.context}}
         return made(written, leaf.dim, leaf.name), {".weight": table}
 

@@ -315,7 +315,7 @@ POSITIONS = (
         "alibi-only-without-padding",
         "blocks/attend.py",
         "the path of a boolean mask forgets the bias: a common slip",
-        ("return weigh(q, k, v, seen, bias and bias(i, j))", "return weigh(q, k, v, seen)"),
+        ("return weigh(q, k, v, seen, _added(call, bias, i, j))", "return weigh(q, k, v, seen)"),
         seen_by="cached_equals_full",
     ),
     bug(
