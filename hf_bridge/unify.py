@@ -402,14 +402,19 @@ class Unifier:
             return state
         if (hole := key.hole) is not None:
             where = (hole.path, at.layer if hole.index is not None else None)
-            return replace(state, bound={**state.bound, where: values[0]})
+            written = self._default(key) if self._is_default(key, values, others) else values[0]
+            return replace(state, bound={**state.bound, where: written})
         return replace(state, equations=(*state.equations, equation_of(key, values[0], at)))
 
     def _is_default(self, key: Formula, values: tuple[Any, ...], others: tuple[Any, ...]) -> bool:
         if key.hole is None or key.hole.path not in self.family.config:
             return False
-        default = self.family.config[key.hole.path].value
+        default = self._default(key)
         return not isinstance(default, Formula | Selection) and stands_for(values, default, others)
+
+    def _default(self, key: Formula) -> Any:
+        assert key.hole is not None, f"{key.text} is no field, so it has no default"
+        return self.family.config[key.hole.path].value
 
 
 def equation_of(formula: Formula, value: Any, at: At) -> Equation:

@@ -68,8 +68,9 @@ def write_native(
 ) -> None:
     """A folder of one of the library's own classes."""
     ids = generation_ids(tokenizer)
+    told = {role: id for role, id in ids.items() if id is not None}
     dtype = write_weights(out, tensors)
-    write_json(out / CONFIG, {**config, **ids, "dtype": dtype})
+    write_json(out / CONFIG, {**ids, **config, **told, "dtype": dtype})
     write_json(out / "generation_config.json", ids)
     write_tokenizer(out, tokenizer)
 
