@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ TABLES = (
     "refuse_weights",
 )
 KEYS = {"model_type", "architecture", "like", "set", "recipe", *TABLES}
+MARKERS = ("model_type", "architectures")
 DEFAULT_FORMS = (
     {"each"},
     {"where"},
@@ -76,6 +77,7 @@ class Family:
     pin: Mapping[str, Any]
     require: Mapping[str, tuple[Any, ...]]
     ignore: Mapping[str, str]
+    nested: frozenset[str]  # what every config class has, and so those within it
     whole: Mapping[str, Mapping[str, Any]]
     recipe: Mapping[str, Any]
     weights: Mapping[str, Any]
@@ -126,7 +128,8 @@ def _read(path: Path) -> Family:
     raw = _completed(path)
     tables: dict[str, Any] = {table: {} for table in TABLES}
     recipe = _expanded(raw["recipe"], path, tables)
-    _merge(tables, _raw(FOLDER / "_common.yaml"))
+    common = _raw(FOLDER / "_common.yaml")
+    _merge(tables, common)
     _merge(tables, {table: raw.get(table, {}) for table in TABLES})
     whole = {field: value for field, value in tables["config"].items() if _has_below(field, tables)}
     family = Family(
@@ -138,6 +141,7 @@ def _read(path: Path) -> Family:
         pin=tables["pin"],
         require={field: tuple(values) for field, values in tables["require"].items()},
         ignore=_by_entry(tables["ignore"]),
+        nested=frozenset({*_by_entry(common["ignore"]), *MARKERS}),
         whole=whole,
         recipe={key: read_template(value) for key, value in recipe.items()},
         weights=_rows(tables["weights"]),
@@ -404,8 +408,9 @@ def _check_cases(family: Family) -> None:
 
 
 def _check_cycles(family: Family) -> None:
-    needs = {
-        field: {hole.path for hole in holes(default)} for field, default in family.config.items()
+    needs = {  # what a value is absent by is asked when all are there
+        field: {hole.path for hole in holes(replace(default, absent_if=None))}
+        for field, default in family.config.items()
     }
     done: set[str] = set()
     while ready := {field for field, read in needs.items() if read & needs.keys() <= done} - done:

@@ -13,14 +13,13 @@ from typing import Any, TypeAlias
 
 from builder.expressions import ExpressionError
 from hf_bridge.errors import ConfigError
-from hf_bridge.family import Default, Family
+from hf_bridge.family import MARKERS, Default, Family
 from hf_bridge.scope import Scope
 from hf_bridge.template import Template, holes, same
 
 Fields: TypeAlias = "dict[str, Any]"
 MISSING = object()
 MAX_LAYERS = 10_000
-MARKERS = ("model_type", "architectures")
 
 
 def normalise(family: Family, config: Mapping[str, Any], drop: Iterable[str] = ()) -> Fields:
@@ -118,6 +117,9 @@ def _check_known(family: Family, config: Mapping[str, Any]) -> None:
     known = {*family.config, *family.pin, *family.require, *family.ignore, *MARKERS}
     above = {path.rsplit(".", 1)[0] for path in known if "." in path}
     unknown = [path for path in _paths(config, above) if path not in known]
+    unknown = [
+        path for path in unknown if "." not in path or path.split(".")[-1] not in family.nested
+    ]
     if not unknown:
         return
     near = get_close_matches(unknown[0], [*family.config, *family.require], 1)
