@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from blocks.attend import attend
 from blocks.cache import KeyValues
 from blocks.call import Call
-from blocks.layernorm import LayerNorm
 from blocks.parameter import constant
 from blocks.registry import (
     Gate,
@@ -68,6 +67,9 @@ class Attention(nn.Module):
         "qk_norm could stand after",
         "not (position == 'alibi_rounded' and qk_norm_at == 'after')": "alibi_rounded rotates "
         "nothing that the qk_norm could stand after",
+        "not (qk_norm != none and head_dim == 1)": "a qk_norm of one number leaves its sign at most",
+        "not (sub_norm != none and heads * value_dim == 1)": "a sub_norm of one number leaves its "
+        "sign at most",
         "not (kv_from != none and value_from != none)": "with the keys and values of another there "
         "are none of its own to add to",
     }
@@ -205,9 +207,6 @@ class Attention(nn.Module):
         if self.mask.span == 1 and self.sinks is None:
             reason = "one key has the weight 1, whatever its score"
             return dict.fromkeys(("q.", "k.", "q_norm.", "k_norm."), reason)
-        if isinstance(self.q_norm, LayerNorm) and self.q_norm.dim == 1:
-            reason = "one number less its mean is 0"
-            return dict.fromkeys(("q.", "k.", "q_norm.weight", "k_norm."), reason)
         if added := self._added():
             return {added: "it adds the same to every score of a query, which softmax ignores"}
         return {}

@@ -16,6 +16,9 @@ class MLP(nn.Module):
     """
 
     output = "down.weight"
+    checks = {
+        "not (sub_norm != none and ff == 1)": "a sub_norm of one number leaves its sign at most"
+    }
 
     def __init__(
         self,

@@ -89,13 +89,18 @@ def load() -> dict[tuple[str, str], type]:
 
 @dataclass(frozen=True)
 class Default:
-    """A slot's default: a word with its options, made when its parent is."""
+    """A slot's default: a word with its options, made when its parent is.
+
+    Words of two kinds may be spelt alike: a router is given sizes, an activation none.
+    """
 
     word: str
     options: dict[str, Any] = field(default_factory=dict)
 
     def __call__(self, *widths: int, **sizes: int) -> Any:
-        (cls,) = (cls for (_, word), cls in load().items() if word == self.word)
+        alike = [cls for (_, word), cls in load().items() if word == self.word]
+        given = widths or sizes
+        (cls,) = alike if len(alike) == 1 else (c for c in alike if bool(given) == asks_sizes(c))
         return construct(cls, *widths, **sizes, **self.options)
 
 
@@ -114,6 +119,14 @@ class Size:
 def size(text: str) -> Any:
     """A size's default in a signature: ``head_dim: int = size("dim / heads")``."""
     return Size(text)
+
+
+def asks_sizes(cls: type) -> bool:
+    """Whether a class cannot be made of its options alone."""
+    return any(
+        p.default is p.empty and p.kind is not p.KEYWORD_ONLY
+        for p in inspect.signature(cls).parameters.values()
+    )
 
 
 def construct(cls: type, *widths: Any, **given: Any) -> Any:

@@ -23,9 +23,10 @@ from blocks.linear import Linear
 from blocks.lm_head import LMHead
 from blocks.mask import Chunked, SlidingWindow
 from blocks.mix import Mix
-from blocks.moe import MoE, Softmax
+from blocks.moe import MoE
 from blocks.rmsnorm import RMSNorm
 from blocks.rope import Rope
+from blocks.router import Softmax
 from blocks.scale import Scale
 from blocks.sinusoidal_positions import SinusoidalPositions
 from blocks.softcap import Softcap
