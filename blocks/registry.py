@@ -124,7 +124,7 @@ def size(text: str) -> Any:
 def asks_sizes(cls: type) -> bool:
     """Whether a class cannot be made of its options alone."""
     return any(
-        p.default is p.empty and p.kind is not p.KEYWORD_ONLY
+        p.default is p.empty and p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
         for p in inspect.signature(cls).parameters.values()
     )
 
