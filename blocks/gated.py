@@ -1,23 +1,25 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from blocks.parameter import drawn
-from blocks.registry import Node, register
+from blocks.registry import register
 
 
-@register("gated", kind="ffn")
+@register("gated", kind="joiner")
 class Gated(nn.Module):
-    """What a node gives, let through as far as the token says: ``sigmoid(weight x) f(x)``.
+    """What a branch gives, let through as far as the token says: ``sigmoid(weight x) f(x)``.
 
-    Shapes: ``(B, T, dim) -> (B, T, dim)``; ``weight`` is ``(1, dim)``.
+    Shapes: ``(B, T, dim) -> (B, T, dim)``; ``weight`` is ``(1, dim)``.  Nothing is added to it.
     Source: Qwen1.5-MoE, Qwen Team 2024 (the gate of its shared expert).
     """
 
-    def __init__(self, f: Node, /, dim: int) -> None:
+    def __init__(self, dim: int) -> None:
         super().__init__()
         self.weight = drawn(1, dim)
-        self.body = f(dim)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight).sigmoid() * self.body(x)
+    def forward(self, x: Tensor, body: Callable[[Tensor], Tensor]) -> Tensor:
+        return F.linear(x, self.weight).sigmoid() * body(x)

@@ -228,7 +228,10 @@ class LongRope(Unscaled):
         short = 1.0 if self.attention_factor is None else self.attention_factor
         if self.long_attention_factor is None:
             return short
-        return torch.where(length > self.original, self.long_attention_factor, short)[..., None]
+        gains = torch.tensor(
+            [short, self.long_attention_factor], dtype=torch.float64, device=length.device
+        )
+        return gains[(length > self.original).long()][..., None]
 
     def frequencies(self, theta: float, rotated: int, length: Tensor) -> Tensor:
         own = frequencies(theta, rotated, length.device)

@@ -14,7 +14,7 @@ from builder.expressions import ExpressionError
 from builder.graph import Graph, leaves
 from builder.index import Index, load_index
 from hf_bridge.errors import NotExportable
-from hf_bridge.family import Family, family_names, load_family, selections
+from hf_bridge.family import Family, family_names, is_other, load_family, selections
 from hf_bridge.importing import Imported, import_with
 from hf_bridge.normalise import nested, normalise
 from hf_bridge.scope import Key
@@ -143,9 +143,11 @@ def config_of(bound: Mapping[Key, Any], family: Family, layers: int) -> dict[str
     """The config.json that the bindings are."""
     values: dict[str, Any] = {}
     for field in (*family.config, *family.require, *family.pin):
-        if family.pin.get(field) == "omit":
-            continue
-        if (field, None) in bound:
+        pin = family.pin.get(field)
+        if is_other(pin):
+            other = (str(pin).removeprefix("$"), None)
+            values |= {field: bound[other]} if other in bound else {}
+        elif (field, None) in bound:
             values[field] = bound[field, None]
         elif all((field, layer) in bound for layer in range(layers)) and layers:
             values[field] = [bound[field, layer] for layer in range(layers)]

@@ -275,6 +275,11 @@ def _is_table(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() != {"by", "cases"}
 
 
+def is_other(pin: Any) -> bool:
+    """Whether a pin is no value to write: nothing, or what another field is found to be."""
+    return pin == "omit" or (isinstance(pin, str) and pin.startswith("$"))
+
+
 def selections(template: Any) -> Iterator[Selection]:
     """Every selection in a template, outer ones first."""
     match template:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 from builder.expressions import ExpressionError
 from hf_bridge.errors import ConfigError
-from hf_bridge.family import MARKERS, Default, Family
+from hf_bridge.family import MARKERS, Default, Family, is_other
 from hf_bridge.scope import Scope
 from hf_bridge.template import Template, holes, same
 
@@ -115,7 +115,8 @@ def _check_required(family: Family, config: Mapping[str, Any]) -> None:
 
 def _check_known(family: Family, config: Mapping[str, Any]) -> None:
     known = {*family.config, *family.pin, *family.require, *family.ignore, *MARKERS}
-    above = {path.rsplit(".", 1)[0] for path in known if "." in path}
+    parts = [path.split(".") for path in known]
+    above = {".".join(words[:n]) for words in parts for n in range(1, len(words))}
     unknown = [path for path in _paths(config, above) if path not in known]
     unknown = [
         path for path in unknown if "." not in path or path.split(".")[-1] not in family.nested
@@ -143,7 +144,8 @@ def _paths(config: Mapping[str, Any], above: set[str], prefix: str = "") -> Iter
 def _filled(family: Family, config: Mapping[str, Any]) -> Fields:
     """Values as written, then defaults in the order in which they need each other."""
     fields: Fields = {field: values[0] for field, values in family.require.items()}
-    fields |= {field: value for field, value in family.pin.items() if value != "omit"}
+    pinned = family.pin.keys() - family.config.keys()
+    fields |= {f: family.pin[f] for f in pinned if not is_other(family.pin[f])}
     for field in {**family.config, **family.require, **family.pin}:
         if (told := _get(config, field)) is not MISSING and told is not None:
             fields[field] = told

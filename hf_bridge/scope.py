@@ -39,6 +39,8 @@ class Scope:
         if (path, index) in self.fields:
             return self.fields[path, index]
         entries = self.fields[path, None]
+        if index is not None and isinstance(entries, int | float):
+            return entries  # one number stands for every layer
         if not isinstance(entries, list) or index is None or not 0 <= index < len(entries):
             length = len(entries) if isinstance(entries, list) else "no"
             raise ConfigError(

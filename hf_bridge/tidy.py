@@ -41,6 +41,8 @@ def _node(node: Any, index: Index) -> Any:
             return node | {"residual": _node(inner, index)}
         case {"parallel": branches}:
             return node | {"parallel": [_node(branch, index) for branch in branches]}
+        case dict() if (word := next(iter(node))) in index.words("node") and index.node(word).joins:
+            return node | {word: _node(node[word], index)}
         case dict() if len(node) == 1 and next(iter(node)) not in STRUCTURE:
             ((word, options),) = node.items()
             return _leaf(word, options, block(index, "node", word), index)

@@ -31,7 +31,7 @@ from builder.graph import (
     Tap,
 )
 from builder.index import REQUIRED, Entry, Index, MakerDefault, Parameter, SizeDefault
-from hf_bridge.family import Family
+from hf_bridge.family import Family, is_other
 from hf_bridge.scope import Key, Scope
 from hf_bridge.solve import Equation, NoSolution, solve
 from hf_bridge.template import (
@@ -181,7 +181,7 @@ class Unifier:
                 self.note(Difference(at.place, ours, none.wanted, state.matched, at.mark))
 
     def _start(self) -> State:
-        known = {field: value for field, value in self.family.pin.items() if value != "omit"}
+        known = {field: value for field, value in self.family.pin.items() if not is_other(value)}
         known |= {field: values[0] for field, values in self.family.require.items()}
         dims, at = self.family.dims, At()
         state = State((), {(name, None): value for name, value in known.items()})
@@ -267,6 +267,10 @@ class Unifier:
                 return state.push(Nodes((options,), items(ours.body), at), after_goal)
             case "parallel", Parallel():
                 return state.push(Branches(tuple(options), ours.branches, at), after_goal)
+            case _, Joined(joiner=Leaf(word=around) as joiner) if around == word:
+                others = {name: value for name, value in head.items() if name != word}
+                body = Nodes((options,), items(ours.body), at)
+                return state.push(*self._options(word, others, joiner, at), body, after_goal)
             case _, Leaf() if ours.word == word:
                 return state.push(*self._options(word, options, ours, at), after_goal)
         missed = replace(state, matched=state.matched - 1)

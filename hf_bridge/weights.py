@@ -7,7 +7,7 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from builder.graph import Graph, leaves
+from builder.graph import Graph, Leaf, leaves
 from hf_bridge.errors import FamilyError
 from hf_bridge.family import Family
 from hf_bridge.layouts import Expert, Layout, Names, paired
@@ -68,7 +68,7 @@ def _present(
     ours: Mapping[str, Tensor],
 ) -> dict[str, Layout]:
     """The rows whose tensors of ours this model has; ``#`` is every expert in turn."""
-    sizes = {leaf.name: dict(leaf.options) for leaf in leaves(graph)}
+    sizes = {leaf.name: _sizes(leaf) for leaf in leaves(graph)}
     rows: dict[str, Layout] = {}
     for theirs, layout in _rows(family, written, scope, Names(ours, sizes)):
         present = [name in ours for name in layout.names()]
@@ -82,6 +82,12 @@ def _present(
                 raise FamilyError("family-row", f"{family.file}: two rows are called {name}")
             rows[name] = one
     return rows
+
+
+def _sizes(leaf: Leaf) -> dict[str, Any]:
+    """The sizes of a leaf, and of a leaf that it holds, such as an expert."""
+    held = (value for _, value in leaf.options if isinstance(value, Leaf))
+    return {name: size for one in (*held, leaf) for name, size in one.options}
 
 
 def _experts(

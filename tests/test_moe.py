@@ -211,7 +211,7 @@ def test_a_selection_bias_is_pulled_towards_experts_that_are_chosen_less():
     assert loss.item() == 0.0 and torch.equal(block.router.selection_bias.grad, expected)
 
 
-def test_a_gate_lets_a_node_through_as_far_as_the_token_says():
-    block, x = given(Gated(glu_expert, DIM)), stream()
+def test_a_gate_lets_a_branch_through_as_far_as_the_token_says():
+    block, x = given(Gated(DIM)), stream()
     share = 1 / (1 + torch.exp(-(x @ block.weight[0])))
-    torch.testing.assert_close(block(x), share[..., None] * block.body(x), **EXACT)
+    torch.testing.assert_close(block(x, lambda y: 3 * y), share[..., None] * 3 * x, **EXACT)

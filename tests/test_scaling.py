@@ -117,7 +117,7 @@ def test_long_texts_may_have_a_gain_of_their_own():
     ours = LongRope(
         short=SHORT, long=SHORT, original=32, attention_factor=1.2, long_attention_factor=1.3
     )
-    assert ours.gain(torch.tensor([[32, 33]])).flatten().tolist() == pytest.approx([1.2, 1.3])
+    assert ours.gain(torch.tensor([[32, 33]])).flatten().tolist() == [1.2, 1.3]
 
 
 def test_the_length_of_a_text_counts_its_own_tokens_alone():
