@@ -102,7 +102,7 @@ class Family:
             hole.path
             for selection in selections([self.recipe, self.weights])
             for position, key in enumerate(selection.keys)
-            if (hole := key.hole) and None in selection.others(position)
+            if (hole := key.hole) and None in selection.listed(position)
         )
 
 

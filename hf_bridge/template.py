@@ -53,9 +53,15 @@ class Selection:
     keys: tuple[Formula, ...]
     cases: tuple[Case, ...]
 
-    def others(self, position: int) -> tuple[Any, ...]:
-        """Every value of a key that some case lists, and that ``_`` therefore never stands for."""
+    def listed(self, position: int) -> tuple[Any, ...]:
+        """Every value of a key that some case lists."""
         return tuple(v for case in self.cases for v in case.values[position] if v != ANYTHING)
+
+    def others(self, position: int) -> tuple[Any, ...]:
+        """What ``_`` never stands for: of a single key what is listed, of one of several nothing,
+        where the first case that fits is the one.
+        """
+        return self.listed(position) if len(self.keys) == 1 else ()
 
 
 Template: TypeAlias = (

@@ -217,8 +217,14 @@ def cache_size_is_known(case: Case) -> float:
     cache = model.new_cache(2)
     assert cache.nbytes == 0, f"an empty cache holds {cache.nbytes} bytes"
     model(ids, cache=cache)
-    mixers = [leaf for leaf in leaves(case.recipe.graph) if leaf.word == "attention"]
-    expected = sum(_kept(leaf, mixers, ids.shape[1]) for leaf in mixers) * len(ids) * 8
+    found = list(leaves(case.recipe.graph))
+    mixers = [leaf for leaf in found if leaf.word == "attention"]
+    numbers = sum(_kept(leaf, mixers, ids.shape[1]) for leaf in mixers)
+    for leaf in found:
+        if leaf.word == "latent_attention":
+            options: dict[str, Any] = dict(leaf.options)
+            numbers += (options["kv_rank"] + options["rope_dim"]) * _reach(leaf, ids.shape[1])
+    expected = numbers * len(ids) * 8
     held = sum(s.nbytes for s in cache.states.values() if isinstance(s, KeyValues))
     assert held == expected, f"{held} bytes are held, not {expected}"
     return 0.0

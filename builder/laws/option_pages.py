@@ -34,7 +34,7 @@ LABELS = ("near", "far")
 LENT = "lent"
 PAGE = -1
 BESIDE = 4  # legal values tried beside a changed option, and values tried of that one
-PAGES = 200  # written for one parameter before it counts as dead
+PAGES = 200  # written for one parameter in one place before it counts as dead there
 
 
 def model_entries(index: Index) -> list[Entry]:
@@ -119,7 +119,9 @@ class Pages:
         size = name in OF_THE_PAGE and self.entry.parameter(name).role == "size"
         return [(0, name), *([(PAGE, name)] if size else [])]
 
-    def pairs(self, key: Key) -> Iterator[tuple[Recipe, Recipe] | None]:
+    def pairs(
+        self, key: Key, place: Place, base: Setting
+    ) -> Iterator[tuple[Recipe, Recipe] | None]:
         """Legal recipes that differ in this alone; None for each page that gives no such pair.
 
         What a check names together with it is changed beside it first, then what else stands under
@@ -130,9 +132,8 @@ class Pages:
         own = {parameter.name for parameter in self.entry.parameters}
         wider = [(n, among) for among in (named, own, None) for n in (1, 2)]
         for others, among in [(0, named), *wider]:
-            for place, base in self.bases:
-                for setting in self.beside(place, base, key, others, among):
-                    yield from self.changes(place, setting, key, BESIDE if others else None)
+            for setting in self.beside(place, base, key, others, among):
+                yield from self.changes(place, setting, key, BESIDE if others else None)
 
     def changes(
         self, place: Place, setting: Setting, key: Key, limit: int | None

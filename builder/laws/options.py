@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 from blocks.kinds import NODES
@@ -18,7 +18,8 @@ from builder.graph import Filler, Graph, Leaf, Value, leaves
 from builder.index import Entry, Index, load_index
 from builder.laws.case import Case
 from builder.laws.differences import difference
-from builder.laws.option_pages import PAGES, WIDTHS, Pages, writable
+from builder.laws.option_pages import PAGES, WIDTHS, Key, Pages, Place, Setting, writable
+from builder.recipe import Recipe
 
 ALTERS = "the logits, the loss or its gradients, the initial weights, or how much can be read"
 
@@ -80,7 +81,7 @@ def verdict(
     for widths in WIDTHS if dims is None else (dims,):
         pages = Pages(entry, index, widths)
         for key in pages.keys(name) if pages.bases else ():
-            for pair in filter(None, islice(pages.pairs(key), PAGES)):
+            for pair in chain.from_iterable(_pairs(pages, key, *base) for base in pages.bases):
                 try:
                     what = difference(*pair)
                 except Exception as error:  # a class may refuse more than its checks do
@@ -92,6 +93,10 @@ def verdict(
             if compared:
                 break
     return Verdict(entry.word, name, "", compared, failure)
+
+
+def _pairs(pages: Pages, key: Key, place: Place, base: Setting) -> Iterator[tuple[Recipe, Recipe]]:
+    return filter(None, islice(pages.pairs(key, place, base), PAGES))
 
 
 def words_of(graph: Graph) -> Iterator[Leaf | Filler]:

@@ -26,6 +26,10 @@ from builder.graph import (
 )
 from builder.laws.rewrite import Own, Pair, Rewriting, State, but, each, links, made, over, renamed
 
+APART = {  # matrices beside which no bias stands
+    "attention": (".gate.", ".q_norm.", ".k_norm."),
+    "latent_attention": (".q.", ".q_up.", ".kv_up."),
+}
 HUGE = 2.0**40  # who divides moderate numbers by it loses no digit, and tanh of them changes none
 
 
@@ -377,7 +381,7 @@ def biases_of_zero(graph: Graph, state: State) -> Pair | None:
         without = [k for k in ("bias", "out_bias") if dict(leaf.options).get(k) is False]
         if not without or leaf.kind == "norm":
             return None
-        apart = (".gate.", ".q_norm.", ".k_norm.") if leaf.kind == "mixer" else ()
+        apart = APART.get(leaf.word, ())
         new = {
             s.replace("weight", "bias"): torch.zeros_like(t[:, 0])
             for s, t in own.items()
