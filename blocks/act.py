@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.registry import register
+from blocks.registry import Act, register
 
 
 @register("relu", kind="act")
@@ -73,3 +73,20 @@ class Softplus(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return F.softplus(x)
+
+
+@register("act", kind="map")
+class Activation(nn.Module):
+    """An activation by itself, on whatever meets it: ``act(x)``.
+
+    Shapes: any, unchanged.
+    Source: Devlin et al. 2018, arXiv:1810.04805 (between the matrix and the norm of its head).
+    """
+
+    def __init__(self, act: Act, /) -> None:
+        super().__init__()
+        self.act = act()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.act(x)
+        return y

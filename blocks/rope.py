@@ -16,7 +16,7 @@ class Rope(nn.Module):
     / rotated)``.
 
     Shapes: ``(B, heads, T, head_dim)``, unchanged, of queries or of keys; the first ``fraction *
-    head_dim`` components are ``rotated``.  ``pairs: half`` couples component ``i``
+    head_dim`` components, rounded down, are ``rotated``.  ``pairs: half`` couples component ``i``
     with ``i + rotated/2`` (the Hugging Face layout), ``interleaved`` with its neighbour (the
     paper's).  ``reversed`` turns the other way, which tells no other distances.  ``scaling``
     changes the angles for longer texts.  Angles are exact: computed in float64.
@@ -25,8 +25,9 @@ class Rope(nn.Module):
     """
 
     checks = {
-        "head_dim * fraction % 2 == 0": "rotary pairs need an even number of components, which "
-        "head_dim={head_dim} * fraction={fraction} is not",
+        "floor(head_dim * fraction) % 2 == 0": "rotary pairs need an even number of components, "
+        "which head_dim={head_dim} * fraction={fraction} is not",
+        "head_dim * fraction >= 2": "head_dim={head_dim} * fraction={fraction} has no rotary pair",
         "0 < fraction and fraction <= 1": "fraction={fraction} is not above 0 and up to 1",
     }
     bias = None

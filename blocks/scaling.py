@@ -75,7 +75,7 @@ class Dynamic(Unscaled):
     checks = {
         "factor >= 1": "factor={factor} is below 1",
         "original >= 1": "original={original} is no number of positions",
-        "head_dim * fraction > 2": "with one rotary pair there is no base to change",
+        "head_dim * fraction >= 4": "with one rotary pair there is no base to change",
     }
 
     factor: float
@@ -201,10 +201,10 @@ class LongRope(Unscaled):
         "original >= 1": "original={original} is no number of positions",
         "not (factor != none and original == 1)": "original=1 is no length that grows by a factor",
         "factor >= 1": "factor={factor} is below 1",
-        "len(short) * 2 == head_dim * fraction": "short has a number for each rotary pair, and "
-        "head_dim={head_dim} * fraction={fraction} has other pairs",
-        "len(long) * 2 == head_dim * fraction": "long has a number for each rotary pair, and "
-        "head_dim={head_dim} * fraction={fraction} has other pairs",
+        "len(short) * 2 == floor(head_dim * fraction)": "short has a number for each rotary pair, "
+        "and head_dim={head_dim} * fraction={fraction} has other pairs",
+        "len(long) * 2 == floor(head_dim * fraction)": "long has a number for each rotary pair, "
+        "and head_dim={head_dim} * fraction={fraction} has other pairs",
         "not (factor != none and attention_factor != none)": "a factor beside the attention_factor "
         "that it stands for",
         "not (attention_factor == none and long_attention_factor != none)": "without an "

@@ -38,7 +38,7 @@ def normalise(family: Family, config: Mapping[str, Any], drop: Iterable[str] = (
 
 
 def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields by path -> the dicts of a config.json."""
+    """Fields by path -> the dicts of a config.json; one of nothing but nulls is null itself."""
     config: dict[str, Any] = {}
     for path, value in fields.items():
         *above, last = path.split(".")
@@ -46,7 +46,14 @@ def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
         for word in above:
             place = place.setdefault(word, {})
         place[last] = value
-    return config
+    return {name: _whole(value) for name, value in config.items()}
+
+
+def _whole(value: Any) -> Any:
+    if not isinstance(value, dict) or not value:
+        return value
+    parts = {name: _whole(part) for name, part in value.items()}
+    return None if all(part is None for part in parts.values()) else parts
 
 
 def _get(config: Mapping[str, Any], path: str) -> Any:
