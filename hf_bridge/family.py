@@ -336,7 +336,7 @@ def set_path(root: dict[str, Any], path: str, value: Any, file: str) -> None:
         )
     if value == ABSENT:
         del container[key]
-    elif isinstance(value, dict) and path.startswith("weights"):
+    elif _is_table(value) and path.startswith("weights"):
         _merge_rows(container.setdefault(key, {}), value)
     else:
         container[key] = copy.deepcopy(value)
