@@ -90,7 +90,8 @@ def find_fit(graph: Graph, family: str | Path | None = None, index: Index | None
 
 def _refusal(graph: Graph, differences: Sequence[tuple[Family, Difference]]) -> Finding:
     """What would make the model one of the nearest family, and where the next ones differ."""
-    (nearest, first), *rest = sorted(differences, key=lambda pair: -pair[1].matched)[:NEAREST]
+    by_nearness = sorted(differences, key=lambda pair: (-pair[1].matched, len(pair[0].like)))
+    (nearest, first), *rest = by_nearness[:NEAREST]
     mark = first.mark or next(leaf.mark for leaf in leaves(graph) if leaf.mark)
     return Finding(
         "not-exportable",
@@ -150,9 +151,20 @@ def config_of(bound: Mapping[Key, Any], family: Family, layers: int) -> dict[str
         elif (field, None) in bound:
             values[field] = bound[field, None]
         elif all((field, layer) in bound for layer in range(layers)) and layers:
-            values[field] = [bound[field, layer] for layer in range(layers)]
+            entries = [bound[field, layer] for layer in range(layers)]
+            values[field] = _one_for_all(entries) if _is_scalar(family, field) else entries
     told = {"model_type": family.model_type, "architectures": [family.architecture]}
     return told | nested(values)
+
+
+def _is_scalar(family: Family, field: str) -> bool:
+    """Whether a field of the layers is one number unless they differ."""
+    default = family.config.get(field)
+    return default is not None and isinstance(default.value, int | float)
+
+
+def _one_for_all(entries: list[Any]) -> Any:
+    return entries[0] if all(same(entry, entries[0]) for entry in entries) else entries
 
 
 def first_difference(a: Any, b: Any, place: str = "the model") -> tuple[str, str, str] | None:

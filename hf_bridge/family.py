@@ -70,6 +70,7 @@ class Family:
     """One family file, complete: every table, and the recipe with its holes."""
 
     file: str
+    like: tuple[str, ...]  # the families that it is made from, the nearest last
     model_type: str
     architecture: str
     config: Mapping[str, Default]
@@ -134,6 +135,7 @@ def _read(path: Path) -> Family:
     whole = {field: value for field, value in tables["config"].items() if _has_below(field, tables)}
     family = Family(
         file=path.name,
+        like=tuple(raw.get("like", ())),
         model_type=raw["model_type"],
         architecture=raw["architecture"],
         config={f: _default(f, v, path) for f, v in tables["config"].items() if f not in whole},
@@ -178,7 +180,8 @@ def _completed(path: Path) -> dict[str, Any]:
         own = {key: value for key, value in raw.items() if key not in ("like", "set")}
         _merge(base, own)
         base |= {key: own[key] for key in ("model_type", "architecture", "recipe") if key in own}
-        raw = base | {"set": raw.get("set", {})}
+        like = [*base.get("like", ()), raw["like"]]
+        raw = base | {"set": raw.get("set", {}), "like": like}
     for target, value in raw.pop("set", {}).items():
         set_path(raw, target, value, path.name)
     if missing := sorted({"model_type", "architecture", "recipe", "weights"} - raw.keys()):

@@ -166,6 +166,9 @@ def _filled(family: Family, config: Mapping[str, Any]) -> Fields:
         assert ready, f"a cycle among the defaults of {sorted(waiting)}, which the loader refuses"
         for field in ready:
             fields[field] = _default_value(waiting.pop(field), fields, family, field)
+    for field, pin in family.pin.items():
+        if is_other(pin) and (other := pin.removeprefix("$")) in fields:
+            fields.setdefault(field, fields[other])
     return _with_absences(family, fields)
 
 

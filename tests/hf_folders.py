@@ -66,14 +66,6 @@ model: [token_embedding, learned_positions, {repeat: 2, block: decoder}, {lm_hea
 MISTRAL = LLAMA.replace("position: rope", "position: rope, mask: {sliding_window: 5}")
 FITTING = {"llama": LLAMA, "gpt2": GPT2, "openai-gpt": GPT, "mistral": MISTRAL}
 
-# The variants of the tool whose blocks exist: the others scale their rotary angles.
-VARIANTS = [
-    *[("openai-gpt", k) for k in (0, 1)],
-    *[("gpt2", k) for k in (0, 1, 2)],
-    *[("llama", k) for k in (0, 1, 2, 7, 8)],
-    *[("mistral", k) for k in (0, 1)],
-]
-
 
 @cache
 def tool() -> ModuleType:

@@ -15,12 +15,11 @@ import hf_bridge
 from builder import build, load_recipe
 from builder.errors import BuilderError, RecipeError
 from builder.index import load_index
-from hf_bridge.errors import NotExportable
+from hf_bridge.errors import ConfigError, NotExportable
 from hf_bridge.exporting import Fit, find_fit, fit_family
-from hf_bridge.family import Family, family_names, load_family, selections
+from hf_bridge.family import family_names, load_family
 from hf_bridge.importing import import_config
-from hf_bridge.normalise import nested, normalise
-from hf_bridge.template import ANYTHING
+from tests.family_configs import configs
 from tests.hf_folders import (
     DATA,
     FITTING,
@@ -29,11 +28,8 @@ from tests.hf_folders import (
     LLAMA,
     MISTRAL,
     ROOT,
-    VARIANTS,
     built,
-    make_tiny,
     needs_data,
-    needs_tool,
     read,
 )
 
@@ -46,60 +42,20 @@ def load_native(folder):
     return AutoModelForCausalLM.from_pretrained(folder).eval()
 
 
-@st.composite
-def configs(draw, family: Family):
-    """A config drawn from the family's own defaults and cases, at a depth and widths that build
-    fast.
-    """
-    fields = normalise(family, {"model_type": family.model_type})
-    listed: dict[str, list[object]] = {}
-    for selection in selections(family.recipe):
-        for position, key in enumerate(selection.keys):
-            if key.hole is not None:
-                values = [v for case in selection.cases for v in case.values[position]]
-                listed.setdefault(key.hole.path, []).extend(v for v in values if v != ANYTHING)
-    config: dict[str, object] = {}
-    sizes = sizes_of(family)
-    for field, value in fields.items():
-        if field in family.require:
-            continue
-        match value:
-            case bool():
-                config[field] = draw(st.booleans())
-            case int():
-                config[field] = draw(st.sampled_from(sizes.get(field, [1, 2, 3])))
-            case float():
-                positive = [value, 1e-3, 0.25, 0.5]  # 0 switches a rate off, and no more than that
-                config[field] = draw(st.sampled_from([*positive, *[0.0] * (value < 1)]))
-        if field in listed:
-            config[field] = draw(st.sampled_from([*listed[field], value]))
-    return {"model_type": family.model_type} | nested(config)
-
-
-def sizes_of(family: Family) -> dict[str, list[int]]:
-    """Small sizes for the fields of a family's dims, such that heads divide the width."""
-    small = {"heads": [2, 4], "kv_heads": [1, 2], "head_dim": [4, 6]}
-    return {
-        field: small.get(dim, [8, 16])
-        for dim, template in family.dims.items()
-        for field in getattr(template, "fields", ())
-    }
-
-
 def graph_of(config):
-    """What a config means, or None where blocks refuse its numbers."""
+    """What a config means, or None where blocks or the family refuse its values."""
     try:
         return load_recipe(import_config(config).text).graph
-    except RecipeError:
+    except (RecipeError, ConfigError):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", family_names())
 @given(data=st.data())
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=settings().max_examples // 4)
 def test_importing_what_was_exported_gives_the_graph_back(name, data):
-    family = load_family(name)
-    graph = graph_of(data.draw(configs(family)))
+    family, graph = load_family(name), graph_of(data.draw(configs(name)))
     assume(graph is not None)
     fit = fit_family(graph, family, INDEX)
     assert isinstance(fit, Fit), fit
@@ -112,37 +68,9 @@ def test_sizes_alone_do_not_make_a_recipe_of_another_family():
     assert find_fit(graph).family.architecture == "LlamaForCausalLM"
 
 
-@pytest.mark.parametrize("name", family_names())
-def test_exporting_twice_writes_the_same_config(name):
-    graph = load_recipe(FITTING[name]).graph
-    first = fit_family(graph, load_family(name), INDEX)
-    second = fit_family(graph, load_family(name), INDEX)
-    assert isinstance(first, Fit) and isinstance(second, Fit)
-    assert first.config == second.config
-
-
 @pytest.mark.parametrize("name", FITTING)
 def test_a_recipe_finds_the_family_that_it_is_of(name):
     assert find_fit(load_recipe(FITTING[name]).graph).family.model_type == name
-
-
-@needs_tool
-@pytest.mark.parametrize(("name", "variant"), VARIANTS)
-def test_a_tiny_model_goes_there_and_back_unchanged(name, variant, tmp_path):
-    source = make_tiny(name, variant, tmp_path / "source")
-    model, _ = hf_bridge.from_hf(source)
-    hf_bridge.to_hf(model, tmp_path / "out", family=name)
-    before, after = (load_file(f / "model.safetensors") for f in (source, tmp_path / "out"))
-    assert before.keys() == after.keys()
-    assert all(torch.equal(before[tensor], after[tensor]) for tensor in before)
-    family = load_family(name)
-    configs = [read(folder / "config.json") for folder in (source, tmp_path / "out")]
-    assert normalise(family, configs[0]) == normalise(family, configs[1])
-    ids = load_file(source / "reference.safetensors")["input_ids"]
-    with torch.no_grad():
-        assert torch.equal(
-            load_native(source)(ids).logits, load_native(tmp_path / "out")(ids).logits
-        )
 
 
 @needs_data
@@ -229,7 +157,7 @@ ALIBI = LLAMA.replace("position: rope", "position: alibi")
             "out_bias: false, where the family has true elsewhere",
         ),
         (LLAMA.replace("  - rmsnorm\n", "  - rmsnorm: {eps: 0.1}\n"), "llama", "rmsnorm.eps: 0.1"),
-        (LLAMA.replace("glu]", "{glu: {act: relu2}}]"), "llama", "act: relu2"),
+        (LLAMA.replace("glu]", "{glu: {act: xielu}}]"), "llama", "act: xielu"),
         (
             LLAMA.replace("glu]", "glu, {dropout: 0.0}]"),
             "llama",
