@@ -23,8 +23,8 @@ class Caption:
 
 
 def caption(leaf: Leaf, index: Index) -> Caption:
-    """What fills the slots, whole numbers unless another size gives them, and whatever is not at
-    its default.
+    """What fills the slots, whole numbers unless another size gives them or they are 1 by default,
+    and whatever is not at its default.
     """
     entry = index.node(leaf.word)
     worth = [(p, text) for p, text in _worth(entry, leaf.options, index) if p.name != "dim"]
@@ -52,6 +52,8 @@ def _is_plain(parameter: Parameter, value: Value, beside: dict[str, Value]) -> b
             return True
         case Filler():
             return False
+        case 1 if not isinstance(value, bool) and parameter.default == 1:
+            return True
         case int() if not isinstance(value, bool):
             return isinstance(parameter.default, SizeDefault) and follows(
                 parameter.default, value, beside

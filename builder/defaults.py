@@ -9,6 +9,7 @@ from typing import Any
 
 from builder.edit import BRANCHES, as_written
 from builder.errors import Mark
+from builder.expressions import evaluate, parse
 from builder.graph import Filler, Leaf, Value
 from builder.index import REQUIRED, Entry, Index, MakerDefault, SizeDefault
 from builder.read import Mapping, Scalar, Sequence
@@ -124,7 +125,7 @@ def without_defaults(node: Any, index: Index) -> Any:
         kept = tuple(
             (k, without_defaults(v, index))
             for k, v in node.options
-            if not _is_default(v, entry, k, index)
+            if not _is_default(v, entry.parameter(k).default, dict(node.options), index)
         )
         return (node.word, kept, *((node.name, node.weights) if isinstance(node, Leaf) else ()))
     if isinstance(node, tuple):
@@ -138,17 +139,19 @@ def without_defaults(node: Any, index: Index) -> Any:
     return node
 
 
-def _is_default(value: Value, entry: Entry, name: str, index: Index) -> bool:
-    default = entry.parameter(name).default
-    if isinstance(default, MakerDefault) and isinstance(value, Filler):
-        filler = index.filler(value.kind, value.word)
-        own = {k: v for k, v in value.options if k not in default.options}
-        given = all(value[k] == v for k, v in default.options.items())
-        return (
-            default.word == value.word
-            and given
-            and all(_is_default(v, filler, k, index) for k, v in own.items())
-        )
-    return (
-        not isinstance(default, SizeDefault) and type(default) is type(value) and default == value
-    )
+def _is_default(value: Value, default: Any, beside: dict[str, Value], index: Index) -> bool:
+    """Whether a page that leaves the option out, and gives what stands beside it, means this."""
+    match default:
+        case MakerDefault() if isinstance(value, Filler):
+            filler = index.filler(value.kind, value.word)
+            given = dict(value.options)
+            return default.word == value.word and all(
+                v == default.options[k]
+                if k in default.options
+                else _is_default(v, filler.parameter(k).default, given, index)
+                for k, v in value.options
+            )
+        case SizeDefault():
+            tree = parse(default.expression)
+            return evaluate(tree, lambda name, args=(): beside.get(name)) == value
+    return type(default) is type(value) and bool(default == value)

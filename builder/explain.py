@@ -37,6 +37,7 @@ from builder.recipe import Recipe
 TREE, WIDTHS = 36, 15
 COLUMNS = {"parameters": 13, "prefill": 9, "decode": 9, "train": 9, "cache": 9}
 PAGE = TREE + WIDTHS + sum(COLUMNS.values())
+_PARTS = "past {:,} tokens, in parts and at once differ"
 UNITS = ("", "k", "M", "G", "T", "P", "E")
 
 
@@ -168,6 +169,8 @@ class Layout:
             notes.append(f"one set of weights in {self.places[leaf.weights]} places")
         if costs.cache_bytes and not costs.cache_bytes_per_token:
             notes.append(f"remembers {costs.cache_bytes:,} B a sequence, however long")
+        if costs.reads_length is not None:
+            notes.append(f"reads how long a text is: {_PARTS.format(costs.reads_length)}")
         text = LAYER.sub("", leaf.name)
         return Row(depth, text, f"{before} → {leaf.out}", (costs,), tuple(notes))
 
@@ -237,17 +240,20 @@ def registered(block: Leaf | Filler, index: Index) -> Entry:
 
 def options(block: Leaf | Filler, index: Index) -> dict[str, Any]:
     """What a block is given beside its width and its defaults, as a page would write it."""
-    entry = registered(block, index)
+    entry, beside = registered(block, index), dict(block.options)
     changed = dict(without_defaults(block, index)[1])
-    found = {}
-    for name, value in block.options:
+
+    def is_given(name: str) -> bool:
         default = entry.parameter(name).default
-        given = name in changed and name not in ("dim", "vocab")
-        if given and not (
-            isinstance(default, SizeDefault) and follows(default, value, dict(block.options))
-        ):
-            found[name] = written(value, index)
-    return found
+        if isinstance(default, SizeDefault):
+            return not follows(default, beside[name], beside)
+        return name in changed
+
+    return {
+        name: written(value, index)
+        for name, value in beside.items()
+        if name not in ("dim", "vocab") and is_given(name)
+    }
 
 
 def written(value: Value, index: Index) -> Any:
@@ -310,6 +316,7 @@ def _json_node(own: LeafCosts, costs: Costs, index: Index) -> dict[str, Any]:
         "file": entry.place,
         "shape": {"reads": ["B", "T", *reads], "gives": ["B", "T", leaf.out]},
         "options": options(leaf, index),
+        "reads_length": own.reads_length,
         **_numbers((own,), costs),
     }
 

@@ -30,7 +30,7 @@ from builder.errors import InputError
 from builder.fold import shape
 from builder.graph import Graph, Layer, Leaf, edges, walk
 from builder.initial import materialise
-from builder.model import Model, build
+from builder.model import Model, build, length_read
 from builder.optimizers import groups
 from builder.recipe import Recipe
 from builder.step import numerics
@@ -47,7 +47,8 @@ class LeafCosts:
 
     ``prefill``, ``decode`` and ``train`` are FLOPs: of a forward over ``length`` tokens, of the
     last one of them after the others, and of a training step over them.  The cache's bytes are
-    those of one sequence, per token before any window is full, and at the length.
+    those of one sequence, per token before any window is full, and at the length.  A text longer
+    than ``reads_length``, where that is a number, is read at once by other angles than in parts.
     """
 
     leaf: Leaf
@@ -59,6 +60,7 @@ class LeafCosts:
     train: int | None
     cache_bytes_per_token: int | None
     cache_bytes: int | None
+    reads_length: int | None
 
 
 @dataclass(frozen=True)
@@ -190,7 +192,8 @@ def _measured(model: Model, graph: Graph, length: int, training: bool) -> Iterat
     decode = meter.decode(length)
     last = meter.cache_bytes()
     train = meter.train(length) if training else [None] * len(prefill)
-    own = zip(prefill, decode, train, first, last, strict=True)
+    lengths = map(length_read, meter.modules)
+    own = zip(prefill, decode, train, first, last, lengths, strict=True)
     for (layer, leaf), count, costs in zip(places(graph), counts, own, strict=True):
         yield LeafCosts(leaf, layer, *count, *costs)
 

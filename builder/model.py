@@ -137,6 +137,15 @@ class Model(nn.Module):
         return self._run(call.ids, call, cache)
 
 
+def length_read(module: nn.Module) -> int | None:
+    """The length up to which a text's own makes no difference to a module; None if it never does.
+
+    A longer text is read by other angles at once than in parts, so that cached and full differ.
+    """
+    limits = [getattr(part, "reads_length", None) for part in module.modules()]
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 def _mean(total: Tensor, labels: Tensor, call: Call) -> Tensor:
     return sum(call.losses, total / (labels != IGNORED).sum().clamp(min=1))
 

@@ -114,6 +114,11 @@ def check_glu():
     torch.testing.assert_close(block(x), by_hand, **EXACT)
 
 
+def check_act():
+    x = stream()
+    assert torch.equal(made("act", registry.maker("relu"))(x), x.clamp(min=0))
+
+
 def made(word, *values, **options):
     return registry.construct(registry.load()["node", word], *values, **options)
 
@@ -275,6 +280,7 @@ def check_alibi_rounded():
 
 CHECKS = {
     ("act", "xielu"): check_xielu,
+    ("node", "act"): check_act,
     ("node", "clamped_glu"): check_clamped_glu,
     ("node", "dropout"): check_dropout,
     ("node", "gain"): check_gain,
@@ -310,6 +316,7 @@ ELSEWHERE = {  # whose second derivations have files of their own
         *(("gate", word) for word in ("per_head", "per_channel")),
         *(("temperature", word) for word in ("log_floor", "power")),
     },
+    "test_latent_attention.py": {("node", "latent_attention")},
     "test_mixers.py": {("node", w) for w in ("gated_delta", "linear_attention", "short_conv")},
     "test_moe.py": {
         *(("node", word) for word in ("gated", "moe")),

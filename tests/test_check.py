@@ -12,6 +12,7 @@ from builder.__main__ import main
 from builder.laws import LAWS
 from builder.laws.authors import registered_meanwhile
 from builder.laws.examine import Examination
+from builder.laws.report import as_json
 from builder.laws.twin import twin
 from tests.broken_blocks import BROKEN, LAW, write_page, write_plugin
 from tests.commands import ROOT, python
@@ -135,3 +136,12 @@ def test_help_of_check_imports_no_torch(tmp_path):
     done = python(tmp_path, "-c", probe)
     assert done.returncode == 0, done.stderr
     assert "--plugin FILE" in done.stdout
+
+
+def test_what_reads_the_length_of_a_text_says_up_to_where_laws_of_caches_hold():
+    text = (ROOT / "recipes/llama.yaml").read_text("utf-8")
+    assert Examination.of(load_recipe(text)).limits == ""
+    scaled = "{rope: {scaling: {dynamic: {factor: 2.0, original: 64}}}}"
+    one = Examination.of(load_recipe(text.replace("position: rope", f"position: {scaled}")))
+    assert "past 64 tokens, in parts and at once differ" in one.limits
+    assert as_json(Path("page.yaml"), one, [])["reads_length"] == 64

@@ -261,7 +261,7 @@ def test_a_default_says_which_file_it_stands_in():
     assert finding.notes[0].startswith(
         "head_dim = dim / heads = 1 is the default of 'attention' (bl"
     )
-    assert finding.message.endswith("head_dim=1 * fraction=1 is not")
+    assert finding.message.endswith("head_dim=1 * fraction=1 has no rotary pair")
     assert finding.help == "heads=6 would do"
 
 

@@ -66,7 +66,7 @@ def test_page_of_llama_reads_top_to_bottom(llama):
         "rmsnorm_after_layers",
         "lm_head",
     ]
-    assert llama.startswith("llama: 4 layers, vocab 2048, context 128, hash 259e8ffd25c9\n")
+    assert llama.startswith("llama: 4 layers, vocab 2048, context 128, hash a629054836bb\n")
 
 
 def test_rows_tell_widths_parameters_flops_and_cache(llama):
@@ -218,6 +218,17 @@ def test_json_says_what_it_is_of():
     assert attention["shape"] == {"reads": ["B", "T", 160], "gives": ["B", "T", 160]}
     assert attention["file"].startswith("blocks/attention.py:")
     assert data["totals"]["memory"]["weights"] == 4 * data["totals"]["parameters"]
+
+
+def test_what_reads_the_length_of_a_text_says_so():
+    text = (ROOT / "recipes/llama.yaml").read_text("utf-8")
+    scaled = "{rope: {scaling: {dynamic: {factor: 2.0, original: 64}}}}"
+    recipe = load_recipe(text.replace("position: rope", f"position: {scaled}"))
+    costs = measure(recipe, 16)
+    whole = " ".join(page(recipe, costs).split())
+    assert "reads how long a text is: past 64 tokens, in parts and at once differ" in whole
+    limits = {node["word"]: node["reads_length"] for node in as_json(recipe, costs)["nodes"]}
+    assert limits["attention"] == 64 and limits["glu"] is None
 
 
 # The verb

@@ -123,8 +123,8 @@ def test_rotary_tables_in_bf16_are_seen_even_in_a_model_of_float64():
     """A shift then changes distances; in a half, tests/test_positions.py counts their errors."""
     table = Rope.table
 
-    def narrow(self, positions, dtype):
-        cos, sin = table(self, positions, torch.bfloat16)
+    def narrow(self, positions, lengths, dtype):
+        cos, sin = table(self, positions, lengths, torch.bfloat16)
         return cos.to(dtype), sin.to(dtype)
 
     case = Case(attending(position="rope"))

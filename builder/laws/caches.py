@@ -15,7 +15,7 @@ from builder.construct import make
 from builder.graph import Edge, Filler, Leaf, leaves
 from builder.laws.case import Case
 from builder.laws.probe import agree
-from builder.model import Model
+from builder.model import Model, length_read
 
 LONG = 4  # times a case's length: past the first buffer of a cache, so that it is moved
 STEPS = 8
@@ -39,13 +39,9 @@ def cached_equals_full(case: Case) -> float:
 
 
 def alike_up_to(model: Model) -> int:
-    """The longest text that is read in parts as it is at once: what reads the length of a text
-    reads those past some length by other angles.
-    """
-    limits: list[int | None]
-    limits = [getattr(module, "reads_length", None) for module in model.modules()]
+    """The longest text that is read in parts as it is at once."""
     context: int = model.recipe.graph.context
-    return min([context, *(limit for limit in limits if limit is not None)])
+    return min(context, length_read(model) or context)
 
 
 def pieces(length: int, seed: int) -> list[int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from torch import Tensor
 
@@ -17,7 +18,7 @@ from builder.laws.case import Case, Law
 from builder.laws.laws import LAWS
 from builder.laws.spellings import resolved_page_is_its_own, spelling_changes_nothing
 from builder.laws.twin import LARGE, Twin, count_weights, meant, twin
-from builder.model import build
+from builder.model import build, length_read
 from builder.recipe import Recipe
 
 SEEDS = 5
@@ -90,6 +91,21 @@ class Examination:
     def __str__(self) -> str:
         seeds = ", ".join(map(str, self.seeds))
         return f"{self.twin.original.name} {self.twin}; seeds {seeds}"
+
+    @cached_property
+    def reads_length(self) -> int | None:
+        """The length of text up to which the laws about caches can hold; None if always."""
+        return length_read(build(self.twin.original, device="meta"))
+
+    @property
+    def limits(self) -> str:
+        """What the laws do not say of this recipe, in a sentence; empty if nothing."""
+        if self.reads_length is None:
+            return ""
+        return (
+            f"reads how long a text is: past {self.reads_length:,} tokens, in parts and at once "
+            "differ, and laws of caches are asked up to there"
+        )
 
     def answers(self) -> Iterator[Answer]:
         """What each law says, as soon as it is known."""

@@ -55,6 +55,7 @@ def as_json(path: Path, examination: Examination, answers: Sequence[Answer]) -> 
         "name": whole.original.name,
         "twin": None if whole.is_itself else str(whole),
         "seeds": list(examination.seeds),
+        "reads_length": examination.reads_length,
         "holds": all(answer.failure is None for answer in answers),
         "laws": [_row(answer) for answer in answers],
     }

@@ -43,7 +43,7 @@ def run(args: Namespace) -> int:
     with pick_device(args.device):
         examination = Examination.of(recipe, args.seed)
         if not args.json:
-            print(examination, flush=True)
+            print(*filter(None, (str(examination), examination.limits)), sep="\n", flush=True)
         for answer in examination.answers():
             if not args.json:
                 print(told(answer, answers, colour=sys.stdout.isatty()), flush=True)
