@@ -5,6 +5,7 @@ ignores them.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from builder.edit import BRANCHES, as_written
@@ -153,5 +154,9 @@ def _is_default(value: Value, default: Any, beside: dict[str, Value], index: Ind
             )
         case SizeDefault():
             tree = parse(default.expression)
-            return evaluate(tree, lambda name, args=(): beside.get(name)) == value
+            return bool(evaluate(tree, partial(_beside, beside)) == value)
     return type(default) is type(value) and bool(default == value)
+
+
+def _beside(options: dict[str, Value], name: str, args: tuple[object, ...] = ()) -> Value:
+    return options.get(name)

@@ -22,7 +22,8 @@ from tests.zoo.question import Question
 
 Found = tuple[str, int, str]  # a law or a test, "" for none; after how many recipes; what it says
 SUITE = (  # references and examples: what is asked where no law complains
-    *("test_blocks.py", "test_mixers.py", "test_wiring.py", "test_cache.py", "test_assemble.py"),
+    *("test_blocks.py", "test_attention.py", "test_latent_attention.py", "test_scaling.py"),
+    *("test_mixers.py", "test_moe.py", "test_wiring.py", "test_cache.py", "test_assemble.py"),
     *(
         "test_positions.py",
         "test_loss.py",

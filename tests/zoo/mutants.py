@@ -91,7 +91,7 @@ MASKS = (
         "blocks/mask.py",
         "mask and cache agree on w + 1: is the token itself one of the window? mlx-lm#390",
         ("self.span = window", "self.span = window + 1"),
-        seen_by="test_blocks.py::test_attention_is_its_formula",
+        seen_by="test_attention.py::test_attention_is_its_formula",
     ),
     bug(
         "window-ignored",
@@ -148,14 +148,14 @@ SCORES = (
         "softcap-lost-in-the-cache",
         "blocks/attend.py",
         "capped in one of the two, scoring and generating: keras-hub#1712",
-        ("if softcap is None:", "if softcap is None or q.shape[2] == 1:"),
+        ("    if softcap is not None:", "    if softcap is not None and q.shape[2] > 1:"),
         seen_by="cached_equals_full",
     ),
     bug(
         "softcap-never",
         "blocks/attend.py",
         "the option is read and passed to nobody: vllm-metal#665",
-        ("if softcap is None:", "if True:"),
+        ("if softcap is None and sinks is None:", "if sinks is None:"),
         seen_by="no_option_is_dead",
     ),
     bug(
@@ -183,7 +183,7 @@ SCORES = (
         "blocks/attention.py",
         "1 / sqrt(dim) where 1 / sqrt(head_dim) is meant: a common slip",
         ("self.scale = head_dim**-0.5", "self.scale = dim**-0.5"),
-        seen_by="test_blocks.py::test_attention_is_its_formula",
+        seen_by="test_attention.py::test_attention_is_its_formula",
     ),
     bug(
         "scale-ignored",
@@ -204,12 +204,13 @@ SCORES = (
         "blocks/attention.py",
         "qk_norm has gains, so that it is not the same on rotated keys: a common slip",
         (
-            "x = x if norm is None else norm(x)\n"
-            "        return x if self.position is None else self.position.rotate(x, call)",
+            "x = self._normed(x, norm) if self.norm_first else x\n"
+            "        x = x if self.position is None else self.position.rotate(x, call)\n"
+            "        return x if self.norm_first else self._normed(x, norm)",
             "x = x if self.position is None else self.position.rotate(x, call)\n"
-            "        return x if norm is None else norm(x)",
+            "        return self._normed(x, norm)",
         ),
-        seen_by="test_blocks.py::test_attention_is_its_formula",
+        seen_by="test_attention.py::test_attention_is_its_formula",
     ),
     bug(
         "value-from-itself",
@@ -217,6 +218,79 @@ SCORES = (
         "what is read across depth is read at home: a common slip",
         ("self.value_mix[1] * other", "self.value_mix[1] * v"),
         seen_by="test_wiring.py::test_a_value_residual_weighs_the_two_values_and_caches_its_own",
+    ),
+    bug(
+        "sinks-lost-in-the-cache",
+        "blocks/attend.py",
+        "one of two paths knows no sinks: a common slip",
+        ("    if sinks is None:\n", "    if sinks is None or q.shape[2] == 1:\n"),
+        seen_by="cached_equals_full",
+    ),
+    bug(
+        "sink-first",
+        "blocks/attend.py",
+        "the sink stands behind the keys, and the first column is thrown away: a common slip",
+        ("[..., :-1]", "[..., 1:]"),
+        seen_by="is_causal_by_value",
+    ),
+    bug(
+        "clip-never",
+        "blocks/attention.py",
+        "clip_qkv is read and passed to nobody: a common slip",
+        ("x if self.clip is None else x.clamp(-self.clip, self.clip)", "x"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "temperature-of-the-chunk",
+        "blocks/attention.py",
+        "a query's factor counts from where the cache ends: a common slip",
+        ("factor(call.positions)", "factor(call.positions - call.positions[:, :1])"),
+        seen_by="cached_equals_full",
+    ),
+    bug(
+        "one-norm-for-each-head",
+        "blocks/attention.py",
+        "heads have norms of their own, and the first one's is used: a common slip",
+        ("call_row(norm, h, x[:, h])", "call_row(norm, 0, x[:, h])"),
+        seen_by="every_parameter_learns",
+    ),
+    bug(
+        "norm-always-before",
+        "blocks/attention.py",
+        "a dead option: Hunyuan's norms behind the rotation are put before it",
+        (
+            'self.norm_over, self.norm_first = qk_norm_over, qk_norm_at == "before"',
+            "self.norm_over, self.norm_first = qk_norm_over, True",
+        ),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "gate-ignored",
+        "blocks/attention.py",
+        "the gate is there, saved and loaded, and gates nothing",
+        ("out if self.gate is None else out * self.gate(x)", "out"),
+        seen_by="every_parameter_learns",
+    ),
+    bug(
+        "gate-without-its-function",
+        "blocks/gate.py",
+        "what is linear is no gate: a dead option",
+        ("return self.act(F.linear(x, self.weight)).mT", "return F.linear(x, self.weight).mT"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "latent-key-not-turned",
+        "blocks/latent_attention.py",
+        "queries turn and the shared key does not: a common slip",
+        ("self._rotated(shared, call)  #", "shared  #"),
+        seen_by="positions_may_shift",
+    ),
+    bug(
+        "latent-scale-of-one-part",
+        "blocks/latent_attention.py",
+        "1 / sqrt(head_dim), where a key has rope_dim more components: a common slip",
+        ("self.scale = width**-0.5", "self.scale = head_dim**-0.5"),
+        seen_by="test_latent_attention.py::test_it_is_attention_over_the_latent",
     ),
 )
 
@@ -254,8 +328,8 @@ POSITIONS = (
         "blocks/rope.py",
         "angles in the model's own precision: transformers#29285, gpt-neox#1003",
         (
-            "return angles.cos().to(dtype), angles.sin().to(dtype)",
-            "return angles.to(dtype).cos(), angles.to(dtype).sin()",
+            "angles = self.sense * positions[..., None] * turn\n",
+            "angles = (self.sense * positions[..., None] * turn).to(dtype)\n",
         ),
         seen_by="test_positions.py::test_rotary_angles_are_exact_to_one_ulp",
     ),
@@ -263,7 +337,10 @@ POSITIONS = (
         "rotary-frequencies-in-bf16",
         "blocks/rope.py",
         "the frequencies are a buffer, which a change of type rounds: transformers#29496",
-        ("self.theta**-exponent", "(self.theta**-exponent).to(dtype).double()"),
+        (
+            "lengths)\n        angles",
+            "lengths).to(dtype).double()\n        angles",
+        ),
         seen_by="test_positions.py::test_rotary_angles_are_exact_to_one_ulp",
     ),
     bug(
@@ -277,7 +354,7 @@ POSITIONS = (
         "one-table-for-all-layers",
         "blocks/rope.py",
         "local and global layers of another theta share a table: a common slip",
-        ('("rope", self.theta, self.rotated, x.dtype)', '("rope", self.rotated, x.dtype)'),
+        ('("rope", self.theta, self.rotated,', '("rope", self.rotated,'),
         seen_by="test_blocks.py::test_rotary_tables_of_one_call_are_each_layer_s_own",
     ),
     bug(
@@ -323,7 +400,7 @@ POSITIONS = (
         "blocks/learned_positions.py",
         "past the table the last row is used, and nobody is told",
         ("call.end > self.limit and (last", "False and (last"),
-        ("F.embedding(call.positions,", "F.embedding(call.positions.clamp(max=self.limit - 1),"),
+        ("F.embedding(call.positions +", "F.embedding(call.positions.clamp(max=self.limit - 1) +"),
         seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
@@ -332,6 +409,62 @@ POSITIONS = (
         "a common slip: another table than the paper's",
         ("[angles.sin(), angles.cos()]", "[angles.cos(), angles.sin()]"),
         seen_by="test_blocks.py::test_block_is_its_formula",
+    ),
+    bug(
+        "scaling-never",
+        "blocks/rope.py",
+        "rope_scaling is read and passed to nobody: a common slip",
+        ("Unscaled() if scaling is None else scaling()", "Unscaled()"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "one-table-for-all-scalings",
+        "blocks/rope.py",
+        "layers of another scaling share a table: a common slip",
+        ("self.rotated, self.scaling, self.sense", "self.rotated, self.sense"),
+        seen_by="test_blocks.py::test_rotary_tables_of_one_call_are_each_layer_s_own",
+    ),
+    bug(
+        "attention-factor-forgotten",
+        "blocks/rope.py",
+        "YaRN's factor on cosines and sines is left out: a common slip",
+        ("gain = self.scaling.gain(lengths)", "gain = 1.0"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "llama3-without-the-blend",
+        "blocks/scaling.py",
+        "frequencies between the two bounds are taken as fast ones: a common slip",
+        ("(self.high - self.low)).clamp(0, 1)", "(self.high - self.low)).clamp(0, 1).ceil()"),
+        seen_by="test_scaling.py::test_a_scaling_is_what_the_library_makes_of_its_fields",
+    ),
+    bug(
+        "yarn-ramp-upside-down",
+        "blocks/scaling.py",
+        "fast pairs are slowed and slow ones kept: a common slip",
+        ("1 - slowed + slowed / self.factor", "slowed + (1 - slowed) / self.factor"),
+        seen_by="test_scaling.py::test_a_scaling_is_what_the_library_makes_of_its_fields",
+    ),
+    bug(
+        "longrope-always-short",
+        "blocks/scaling.py",
+        "the long divisors are never used: transformers' PhiMoE",
+        ("[..., None], long, short)", "[..., None], short, short)"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "length-of-the-batch",
+        "blocks/call.py",
+        "the longest row of a batch scales the angles of all",
+        ("return read.amax(1, keepdim=True)", "return read.amax()[None, None]"),
+        seen_by="test_scaling.py::test_a_longer_row_changes_no_other_row_s_angles",
+    ),
+    bug(
+        "length-of-the-chunk",
+        "blocks/call.py",
+        "dynamic angles by the tokens that are new, and not by those that are cached too",
+        ("(1, 1), self.end, device", "(1, 1), self.end - self.start, device"),
+        seen_by="test_scaling.py::test_long_texts_are_cached_as_long_ones_and_short_ones_as_short",
     ),
 )
 
@@ -528,9 +661,9 @@ LEAVES = (
         "blocks/rmsnorm.py",
         "x / (rms + eps): a common slip",
         (
-            "return F.rms_norm(x, (self.dim,), self.weight, self.eps)",
+            "return F.rms_norm(x, (self.dim,), gain, self.eps)",
             "y = x / (x.square().mean(-1, keepdim=True).sqrt() + self.eps)\n"
-            "        return y if self.weight is None else y * self.weight",
+            "        return y if gain is None else y * gain",
         ),
         seen_by="identities_hold",
     ),
@@ -538,14 +671,14 @@ LEAVES = (
         "eps-ignored",
         "blocks/rmsnorm.py",
         "a dead option",
-        ("self.weight, self.eps)", "self.weight, 1e-6)"),
+        ("gain, self.eps)", "gain, 1e-6)"),
         seen_by="no_option_is_dead",
     ),
     bug(
         "gain-missing",
         "blocks/rmsnorm.py",
         "the weight is there, saved and loaded, and multiplies nothing",
-        ("(self.dim,), self.weight, self.eps)", "(self.dim,), None, self.eps)"),
+        ("(self.dim,), gain, self.eps)", "(self.dim,), None, self.eps)"),
         seen_by="every_parameter_learns",
     ),
     bug(
@@ -553,9 +686,9 @@ LEAVES = (
         "blocks/layernorm.py",
         "torch.var divides by n - 1 unless it is told: a common slip",
         (
-            "return F.layer_norm(x, (self.dim,), self.weight, self.bias, self.eps)",
+            "return F.layer_norm(x, (self.dim,), gain, self.bias, self.eps)",
             "y = (x - x.mean(-1, keepdim=True)) / (x.var(-1, keepdim=True) + self.eps).sqrt()\n"
-            "        y = y if self.weight is None else y * self.weight\n"
+            "        y = y if gain is None else y * gain\n"
             "        return y if self.bias is None else y + self.bias",
         ),
         seen_by="identities_hold",
@@ -650,30 +783,47 @@ LEAVES = (
         ("F.linear(x, self.weight, self.bias)", "F.linear(x, self.weight)"),
         seen_by="every_parameter_learns",
     ),
+    bug(
+        "clamped-on-one-side",
+        "blocks/clamped_glu.py",
+        "what is multiplied is cut off above alone, as the gate is: a common slip",
+        ("clamp(-self.bound, self.bound)", "clamp(max=self.bound)"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
+    ),
+    bug(
+        "one-plus-forgotten",
+        "blocks/clamped_glu.py",
+        "u where 1 + u is meant: a common slip",
+        ("* (1 + up)", "* up"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
+    ),
 )
 
 EXPERTS = (
     bug(
         "router-not-normalised",
-        "blocks/moe.py",
+        "blocks/router.py",
         "weights of the chosen do not sum to one where they should: HabanaAI/vllm-fork#73",
-        ("if self.normalise:", "if False:"),
+        (
+            "self.top_groups).topk(self.top_k, -1)\n        if self.normalise:",
+            "self.top_groups).topk(self.top_k, -1)\n        if False:",
+        ),
         seen_by="no_option_is_dead",
     ),
     bug(
         "router-softmax-behind-the-choice",
-        "blocks/moe.py",
+        "blocks/router.py",
         "softmax of the chosen scores where that of all is asked: Fast-LLM#83",
         (
-            "weights, chosen = scores.topk(self.top_k, -1)",
-            "weights, chosen = self.score(x).topk(self.top_k, -1)\n"
+            "weights, chosen = among(scores, best, self.top_groups).topk(self.top_k, -1)",
+            "weights, chosen = among(self.score(x), best, self.top_groups).topk(self.top_k, -1)\n"
             "        weights = weights.softmax(-1)",
         ),
         seen_by="no_option_is_dead",
     ),
     bug(
         "router-softmax-over-tokens",
-        "blocks/moe.py",
+        "blocks/router.py",
         "scores depend on the other tokens, later ones too: a common slip",
         ("self.score(x).softmax(-1)", "self.score(x).softmax(0)"),
         seen_by="is_causal_by_gradient",
@@ -696,29 +846,77 @@ EXPERTS = (
         "balance-of-the-wrong-sign",
         "blocks/moe.py",
         "the loss rewards an uneven load",
-        ("call.losses.append(self.balance *", "call.losses.append(-self.balance *"),
-        seen_by="test_blocks.py::test_the_balance_loss_is_one_when_experts_are_chosen_alike",
+        ("losses.append(self.balance *", "losses.append(-self.balance *"),
+        seen_by="test_moe.py::test_the_balance_loss_is_one_when_experts_are_chosen_alike",
     ),
     bug(
         "balance-softmax-twice",
-        "blocks/moe.py",
+        "blocks/router.py",
         "scores pass a softmax again on their way into the loss: transformers#45120",
-        ("return weights, chosen, scores\n", "return weights, chosen, scores.softmax(-1)\n"),
-        seen_by="test_blocks.py::test_the_balance_loss_is_one_when_experts_are_chosen_alike",
+        (
+            "return weights * self.scale, chosen, scores\n\n    def nulls",
+            "return weights * self.scale, chosen, scores.softmax(-1)\n\n    def nulls",
+        ),
+        seen_by="test_moe.py::test_the_balance_loss_is_one_when_experts_are_chosen_alike",
     ),
     bug(
         "balance-counts-each-choice",
         "blocks/moe.py",
         "shares of tokens sum to top_k and not to 1: a common slip",
         ("scatter(1, chosen, 1.0 / chosen.shape[1])", "scatter(1, chosen, 1.0)"),
-        seen_by="test_blocks.py::test_the_balance_loss_is_its_formula",
+        seen_by="test_moe.py::test_the_balance_loss_is_its_formula",
     ),
     bug(
         "balance-counts-padding",
         "blocks/moe.py",
         "padding is balanced too: a common slip",
         ("if padding is None\n            else", "if True\n            else"),
-        seen_by="test_blocks.py::test_the_balance_loss_is_its_formula",
+        seen_by="test_moe.py::test_the_balance_loss_is_its_formula",
+    ),
+    bug(
+        "selection-bias-in-the-weights",
+        "blocks/router.py",
+        "the bias that chooses experts weighs them too: a common slip",
+        ("weights = scores.gather(-1, chosen)", "weights = ranks.gather(-1, chosen)"),
+        seen_by="every_parameter_learns",
+    ),
+    bug(
+        "selection-bias-never",
+        "blocks/router.py",
+        "the bias is there, saved and loaded, and chooses nothing",
+        ("ranks if self.selection_bias is None else ranks + self.selection_bias", "ranks"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "groups-by-their-best",
+        "blocks/router.py",
+        "DeepSeek-V3 ranks groups by their two best experts, not by the best as V2 does",
+        (".topk(2, -1).values.sum(-1)", ".amax(-1)"),
+        seen_by="test_moe.py::test_sigmoid_chooses_by_its_bias_and_weighs_without_it",
+    ),
+    bug(
+        "routed-scale-forgotten",
+        "blocks/router.py",
+        "routed_scaling_factor is read and passed to nobody: a common slip",
+        (
+            "return weights * self.scale, chosen, scores\n\n    def pull",
+            "return weights, chosen, scores\n\n    def pull",
+        ),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "pulled-away",
+        "blocks/router.py",
+        "experts that are chosen more are chosen still more: a sign",
+        ("(picked - picked.mean()).sign()", "(picked.mean() - picked).sign()"),
+        seen_by="test_moe.py::test_a_selection_bias_is_pulled_towards_experts_that_are_chosen_less",
+    ),
+    bug(
+        "weighed-behind-the-expert",
+        "blocks/moe.py",
+        "Llama 4 weighs what an expert reads: a dead option",
+        ('if self.weigh == "input":', "if False:"),
+        seen_by="no_option_is_dead",
     ),
 )
 
