@@ -25,9 +25,11 @@ class LatentAttention(nn.Module):
     """
 
     output = "o.weight"
+    gives = {"position": {"head_dim": "rope_dim"}}
     checks = {
         "softcap > 0": "softcap={softcap} is not above 0",
-        "q_rank > 0": "q_rank={q_rank} is no width",
+        "kv_rank > 1": "a norm of kv_rank={kv_rank} numbers leaves their sign at most",
+        "q_rank > 1": "a norm of q_rank={q_rank} numbers leaves their sign at most",
         "0 <= dropout and dropout < 1": "dropout={dropout} is not a probability below 1",
     }
 

@@ -12,6 +12,8 @@ class may also say, as plain literals that are read without importing torch:
   arguments that a reader must have alike.
 - ``reads = {"value_from": "values"}``: which of these an option of type ``Reference`` reads, if not
   the output.
+- ``gives = {"position": {"head_dim": "rope_dim"}}``: by kind, which of its sizes a filler is given
+  as one of another name.
 - ``inner = "dim / streams"``: the width that a joiner's body meets, if not ``dim``; ``outer``: that
   which a leaf gives.
 

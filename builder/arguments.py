@@ -7,6 +7,7 @@ so that a fault is told at the number that probably made it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
@@ -89,9 +90,9 @@ class Arguments:
             if parameter.name not in skipped:
                 word.known[parameter.name] = self._argument(parameter, word)
 
-    def check(self, word: Word, *above: Entry) -> None:
+    def check(self, word: Word, *above: Entry, called: MappingType[str, str] | None = None) -> None:
         """Hold a word, and what fills its slots, to the laws that their classes state; a filler's
-        sizes are its parent's.
+        sizes are its parent's, and ``called`` as its parent calls them.
         """
         entries = (*above, word.entry)
         self._hold_whole(word, entries)
@@ -107,7 +108,10 @@ class Arguments:
                 p.name: inside.known[p.name] for p in inside.entry.parameters if p.role != "size"
             }
             known, origins = {**word.known, **own}, {**word.origins, **inside.origins}
-            self.check(replace(inside, known=known, origins=origins), *entries)
+            names = {**(called or {}), **word.entry.gives.get(inside.entry.kind, {})}
+            entry = replace(inside.entry, checks=_renamed(inside.entry.checks, names))
+            inside = replace(inside, entry=entry, known=known, origins=origins)
+            self.check(inside, *entries, called=names)
 
     def _hold_whole(self, word: Word, entries: tuple[Entry, ...]) -> None:
         """A size that follows from others must come out whole."""
@@ -313,6 +317,18 @@ class Arguments:
 
 def _a(noun: str) -> str:
     return f"{'an' if noun[0] in 'aeio' else 'a'} {noun}"
+
+
+def _renamed(checks: MappingType[str, str], called: MappingType[str, str]) -> MappingType[str, str]:
+    """What a filler says of its sizes, in its parent's words for them."""
+    if not called:
+        return checks
+    word = re.compile(rf"\b({'|'.join(called)})\b")
+
+    def renamed(text: str) -> str:
+        return word.sub(lambda found: called[found[0]], text)
+
+    return {renamed(check): renamed(message) for check, message in checks.items()}
 
 
 def check_holds(check: str, known: MappingType[str, Any]) -> bool:

@@ -25,6 +25,7 @@ SAID = (
     "checks",
     "output",
     "lends",
+    "gives",
     "reads",
     "inner",
     "outer",
@@ -104,6 +105,7 @@ class Entry:
     checks: Mapping[str, str] = field(default_factory=dict)
     output: str | None = None
     lends: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    gives: Mapping[str, Mapping[str, str]] = field(default_factory=dict)  # sizes by other names
     inner: str | None = None  # the width that a joiner's body meets, if not its own
     outer: str | None = None  # the width that a leaf gives, if not its own
     calls: bool = False  # its forward asks for the call: positions, documents, padding

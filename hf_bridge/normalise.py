@@ -37,6 +37,13 @@ def normalise(family: Family, config: Mapping[str, Any], drop: Iterable[str] = (
     return _filled(family, told)
 
 
+def unknown_fields(family: Family, config: Mapping[str, Any]) -> list[str]:
+    """What a config.json says that no table of the family names."""
+    told = copy.deepcopy(dict(config))
+    _rename(family, told)
+    return _unknown(family, told)
+
+
 def nested(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Fields by path -> the dicts of a config.json; one of nothing but nulls is null itself."""
     config: dict[str, Any] = {}
@@ -120,14 +127,19 @@ def _check_required(family: Family, config: Mapping[str, Any]) -> None:
             )
 
 
-def _check_known(family: Family, config: Mapping[str, Any]) -> None:
+def _unknown(family: Family, config: Mapping[str, Any]) -> list[str]:
     known = {*family.config, *family.pin, *family.require, *family.ignore, *MARKERS}
     parts = [path.split(".") for path in known]
     above = {".".join(words[:n]) for words in parts for n in range(1, len(words))}
-    unknown = [path for path in _paths(config, above) if path not in known]
-    unknown = [
-        path for path in unknown if "." not in path or path.split(".")[-1] not in family.nested
+    return [
+        path
+        for path in _paths(config, above)
+        if path not in known and not ("." in path and path.split(".")[-1] in family.nested)
     ]
+
+
+def _check_known(family: Family, config: Mapping[str, Any]) -> None:
+    unknown = _unknown(family, config)
     if not unknown:
         return
     near = get_close_matches(unknown[0], [*family.config, *family.require], 1)

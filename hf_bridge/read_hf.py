@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -51,7 +51,12 @@ def check_weights(folder: Folder, family: Family, tables: Tables) -> dict[str, s
     """Each name of the tables -> its name in the files, of which every header fits: each of ours
     and each of theirs is used once.  Nothing is allocated.
     """
-    names = _names(folder, family, tables)
+    names = full_names(folder, family, tables.layers, tables.places.keys())
+    if unused := sorted(names.keys() - tables.places.keys()):
+        shown = listed([names[name] for name in unused])
+        path = folder.tensors[names[unused[0]]].path
+        message = f"{path} holds {shown}, which {family.file} has no place for"
+        raise WeightsError("weights-unused", message)
     _check_once(folder, tables, names)
     for theirs, layout in tables.places.items():
         if theirs in names:
@@ -77,28 +82,22 @@ def load_weights(folder: Folder, names: Mapping[str, str], tables: Tables) -> No
                         put(theirs, tensor, tables.places[theirs], tables.ours, path)
 
 
-def _names(folder: Folder, family: Family, tables: Tables) -> dict[str, str]:
-    """Each name of the tables -> the name in the file, which may lack the common first word."""
-    known = tables.places.keys()
+def full_names(
+    folder: Folder, family: Family, layers: int, known: Collection[str]
+) -> dict[str, str]:
+    """Names as the family writes them -> those in the files, which may lack the common first word;
+    without what the family ignores.
+    """
     word = first_word(family)
     bare = word and not any(name.startswith(f"{word}.") for name in folder.tensors)
     names = {}
     for written in folder.tensors:
         full = f"{word}.{written}" if bare and written not in known else written
-        if (reason := matching(full, family.refuse_weights, tables.layers)) is not None:
-            raise WeightsError(
-                "weights-refused",
-                f"{folder.tensors[written].path}: {written} cannot be read: {reason}",
-            )
-        if matching(full, family.ignore_weights, tables.layers) is None:
+        if (reason := matching(full, family.refuse_weights, layers)) is not None:
+            message = f"{folder.tensors[written].path}: {written} cannot be read: {reason}"
+            raise WeightsError("weights-refused", message)
+        if matching(full, family.ignore_weights, layers) is None:
             names[full] = written
-    if unused := sorted(names.keys() - known):
-        shown = _listed([names[name] for name in unused])
-        path = folder.tensors[names[unused[0]]].path
-        raise WeightsError(
-            "weights-unused",
-            f"{path} holds {shown}, which {family.file} has no place for",
-        )
     return names
 
 
@@ -117,10 +116,11 @@ def _check_once(folder: Folder, tables: Tables, names: Mapping[str, str]) -> Non
         if theirs not in names and not all(unit in filled for unit in units(layout, tables.ours))
     ]
     if missing:
-        raise WeightsError("weights-missing", f"{folder.path} does not hold {_listed(missing)}")
+        raise WeightsError("weights-missing", f"{folder.path} does not hold {listed(missing)}")
 
 
-def _listed(names: list[str]) -> str:
+def listed(names: list[str]) -> str:
+    """A few of them, and how many more."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more
 

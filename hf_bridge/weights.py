@@ -27,7 +27,7 @@ def table(
 
     Each of ours is held once.
     """
-    rows = _present(family, family.weights, scope, graph, ours)
+    rows = present_rows(family, scope, graph, ours)
     held: dict[Unit, str] = {}
     for theirs, layout in rows.items():
         for unit in units(layout, ours):
@@ -35,9 +35,21 @@ def table(
                 message = f"{family.file}: {theirs} holds {unit[0]}, as {held[unit]} does"
                 raise FamilyError("family-row", message)
             held[unit] = theirs
-    if missing := sorted(ours.keys() - {name for name, _ in held}):
+    if missing := unheld(rows, ours):
         raise FamilyError("family-row", f"{family.file}: no row holds our {missing[0]}")
     return rows
+
+
+def present_rows(
+    family: Family, scope: Scope, graph: Graph, ours: Mapping[str, Tensor]
+) -> dict[str, Layout]:
+    """The rows of the table that this model has, whether or not they are all that it needs."""
+    return _present(family, family.weights, scope, graph, ours)
+
+
+def unheld(rows: Mapping[str, Layout], ours: Mapping[str, Tensor]) -> list[str]:
+    """Those of ours that no row holds."""
+    return sorted(ours.keys() - {name for layout in rows.values() for name in layout.names()})
 
 
 def other_rows(

@@ -243,7 +243,7 @@ def test_a_wrong_folder_ends_with_one_line_and_its_exit_code(tmp_path):
 @needs_data
 def test_a_family_is_checked_against_a_folder():
     good = builder("family", "check", "llama", DATA / "models/stories260K/hf")
-    assert (good.returncode, good.stdout.count("ok ")) == (0, 6), good.stdout + good.stderr
+    assert (good.returncode, good.stdout.count("ok ")) == (0, 8), good.stdout + good.stderr
     bad = builder("family", "check", "gpt2", DATA / "models/stories260K/hf")
     assert bad.returncode == 1
     assert "NO  config-required" in bad.stdout

@@ -260,6 +260,8 @@ def other_pairs(graph: Graph, state: State) -> Pair | None:
         sizes: dict[str, Any] = dict(leaf.options)
         if _position(leaf) != "rope":
             return None
+        if leaf.word != "attention":
+            return None
         position, head_dim = sizes["position"], sizes["head_dim"]
         half, rotated = position["pairs"] == "half", int(head_dim * position["fraction"])
         pairs = torch.arange(rotated).view((2, -1) if half else (-1, 2)).T.flatten()
