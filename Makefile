@@ -8,7 +8,7 @@ EVERY ?= 3
 COMPILED ?= 100
 SAMPLE ?= 200
 
-.PHONY: help train check test prove zoo mutate examples fix clean
+.PHONY: help train check test prove zoo families mutate examples fix clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +39,9 @@ prove: $(INSTALLED)  ## 50,000 recipes, a third of the laws each (RECIPES=..., E
 
 zoo: $(INSTALLED)  ## put each bug that the field has shipped into the code: which law sees it
 	$(BIN)/python -m tests.zoo $(BUGS)
+
+families: $(INSTALLED)  ## carry every variant of every family over and back; makes the table of docs/families.md
+	$(BIN)/python -m tests.families
 
 mutate: $(INSTALLED)  ## 200 mutants of blocks/ by cosmic-ray (SAMPLE=..., 0 for all): which survive
 	$(PYTHON) -m venv .venv-mutate

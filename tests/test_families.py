@@ -8,18 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import hf_bridge
 from builder import load_recipe
 from builder.errors import BuilderError
 from builder.index import load_index
+from hf_bridge.check import check_family
 from hf_bridge.errors import ConfigError
 from hf_bridge.exporting import Fit, fit_family
-from hf_bridge.family import family_names, load_family
+from hf_bridge.family import FOLDER, family_names, load_family
 from hf_bridge.fold import pattern
 from hf_bridge.importing import import_config
 from hf_bridge.normalise import normalise
 from hf_bridge.template import place_below
 from hf_bridge.weights import paired
-from tests.hf_folders import ROOT
+from tests.hf_folders import ROOT, needs_tool, tool
 
 INDEX = load_index()
 
@@ -235,6 +237,73 @@ def test_groups_of_a_row_pair_off():
     ]
     with pytest.raises(ValueError, match="pair off"):
         list(paired("{a,b}", "{c}"))
+
+
+PAGE = (ROOT / "docs" / "families.md").read_text("utf-8")
+OLMO2 = PAGE.partition("<!-- example -->\n```yaml\n")[2].partition("```")[0]
+
+
+@pytest.fixture(scope="module")
+def olmo2(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("olmo2") / "folder"
+    tool().make("olmo2", folder, families={"olmo2": [{}]})
+    return folder
+
+
+def wrong_in(text, folder, tmp_path):
+    """What is told of a family file, by subject, but for what is as it should be."""
+    (tmp_path / "olmo2.yaml").write_text(text, "utf-8")
+    return {o.subject: o.found for o in check_family(tmp_path / "olmo2.yaml", folder) if not o.ok}
+
+
+@needs_tool
+def test_the_family_of_the_page_is_as_it_says(olmo2, tmp_path):
+    """The example of docs/families.md, which is none of ours, carried over and back."""
+    assert "olmo2" not in family_names()
+    assert wrong_in(OLMO2, olmo2, tmp_path) == {}
+    model, _ = hf_bridge.from_hf(olmo2, family=tmp_path / "olmo2.yaml")
+    written = hf_bridge.to_hf(model, tmp_path / "out", family=tmp_path / "olmo2.yaml")
+    assert written == "Olmo2ForCausalLM"
+
+
+FORGOTTEN = {
+    "a row's name": ("{q,k}_norm.weight: a", "{q,k}_morn.weight: a", "rows", "q_morn"),
+    "a tensor": ("{q,k}_norm.weight: a", "{q,k}_morn.weight: a", "their tensors", "k_norm"),
+    "a norm": ("rmsnorm_after_glu", "rmsnorm_before_glu", "our tensors", "rmsnorm_after_glu"),
+    "a hole": (
+        "config: {",
+        "config: {attention_bias: absent, ",
+        "family-unbound-field",
+        "attention_bias",
+    ),
+    "an option": ("qk_norm_over: all", "qk_norm_over: head", "weights-shape", "q_norm"),
+    "a field": ("{use: act, at: $hidden_act}", "relu2", "family-unbound-field", "hidden_act"),
+    "the class": ("model_type: olmo2", "model_type: olmo3", "config-required", "olmo3"),
+}
+
+
+@needs_tool
+@pytest.mark.parametrize(("old", "new", "subject", "told"), FORGOTTEN.values(), ids=FORGOTTEN)
+def test_what_a_family_s_author_has_forgotten_is_told(old, new, subject, told, olmo2, tmp_path):
+    assert old in OLMO2
+    assert told in wrong_in(OLMO2.replace(old, new), olmo2, tmp_path)[subject]
+
+
+@needs_tool
+def test_a_field_that_nothing_reads_is_told_and_the_rest_is_looked_at(olmo2, tmp_path):
+    wrong_norm = OLMO2.replace("eps: $rms_norm_eps}}", "eps: 1.0e-6}}").replace(
+        "rms_norm_eps: 1.0e-5", "rms_norm_eps: absent"
+    )
+    text = wrong_norm + "  recipe.blocks.norm: {rmsnorm: {eps: 1.0e-6}}\n"
+    found = wrong_in(text, olmo2, tmp_path)
+    assert found.keys() == {"config", "logits"}
+    assert "rms_norm_eps: read by nothing" in found["config"]
+
+
+def test_the_table_of_the_page_is_of_the_files_that_are_there():
+    rows = re.findall(r"^\| (\S+) \| (\d+) \| (\d+) \|", PAGE, re.MULTILINE)
+    lines = {n: len((FOLDER / f"{n}.yaml").read_text("utf-8").splitlines()) for n in family_names()}
+    assert {name: int(count) for name, _, count in rows} == lines
 
 
 def test_no_python_names_a_family():
