@@ -256,7 +256,7 @@ class Composer:
 def _shaping(entry: Entry) -> Iterator[str]:
     """The arguments that the shapes of its parameters follow from; of references, how many."""
     for p in entry.parameters:
-        if p.role == "size" or p.name == "out" or (p.type.item and p.type.refers):
+        if p.role == "size" or p.name in ("out", "offset") or (p.type.item and p.type.refers):
             yield p.name
 
 

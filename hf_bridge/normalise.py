@@ -64,8 +64,11 @@ def _whole(value: Any) -> Any:
 
 
 def _get(config: Mapping[str, Any], path: str) -> Any:
+    """What stands at a path; all that is in a null is null itself."""
     place: Any = config
     for word in path.split("."):
+        if place is None:
+            return None
         if not isinstance(place, dict) or word not in place:
             return MISSING
         place = place[word]
