@@ -52,7 +52,7 @@ def to_hf(
     """Write a model as a folder of the native class that fits, proved equal; give that class."""
     from hf_bridge.exporting import to_hf
 
-    return to_hf(model, out, family, tokenizer)
+    return to_hf(model, out, family, tokenizer).architecture
 
 
 def as_transformers(model: Model) -> Any:

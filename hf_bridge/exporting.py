@@ -13,6 +13,7 @@ from builder.errors import BuilderError, Finding
 from builder.expressions import ExpressionError
 from builder.graph import Graph, leaves
 from builder.index import Index, load_index
+from hf_bridge.card import Story, write_card
 from hf_bridge.errors import NotExportable
 from hf_bridge.family import Family, family_names, is_other, load_family, selections
 from hf_bridge.importing import Imported, import_with
@@ -40,25 +41,35 @@ class Fit:
     departures: tuple[int, int]  # fields not at their defaults: those that choose a case, and all
 
 
+@dataclass(frozen=True)
+class Written:
+    """The class that was written, and if it is our own, why none of the library's fits."""
+
+    architecture: str
+    why: NotExportable | None = None
+
+
 def to_hf(
     model: Model,
     out: str | Path,
     family: str | Path | None = None,
     tokenizer: Tokenizer | None = None,
-) -> str:
-    """Write the model for ``from_pretrained``, and give the class that was written.
+    story: Story | None = None,
+) -> Written:
+    """Write the model for ``from_pretrained``, with a model card that tells its ``story``.
 
     With ``family``, that one or NotExportable with the reason.  Without it, the native class that
     fits with the fewest departures from its defaults (in what chooses a case, then in all), else
     ``RecipeForCausalLM``, which loads after ``import hf_bridge``.  The folder appears when it is
     proved, or not at all.
     """
+    why, fit = None, None
     try:
         fit = find_fit(model.recipe.graph, family)
-    except NotExportable:
+    except NotExportable as error:
         if family is not None:
             raise
-        fit = None
+        why = error
     with staged(Path(out)) as folder:
         if fit is None:
             written = write_recipe_class(folder, model, tokenizer)
@@ -67,8 +78,9 @@ def to_hf(
             rows = table(fit.family, fit.imported.scope, model.recipe.graph, ours)
             written = fit.family.architecture
             write_native(folder, fit.config, native_tensors(rows, ours), tokenizer)
+        write_card(folder, model, written, why.findings[0].message if why else "", story)
         prove(model, folder)
-    return written
+    return Written(written, why)
 
 
 def find_fit(graph: Graph, family: str | Path | None = None, index: Index | None = None) -> Fit:

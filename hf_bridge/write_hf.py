@@ -147,7 +147,8 @@ def write_recipe_class(out: Path, model: Model, tokenizer: Tokenizer | None) -> 
 
     wrapped = as_transformers(model)
     wrapped.generation_config.update(**generation_ids(tokenizer))
-    wrapped.save_pretrained(out)
+    with quiet():
+        wrapped.save_pretrained(out)
     write_tokenizer(out, tokenizer)
     return type(wrapped).__name__
 

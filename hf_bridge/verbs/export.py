@@ -7,6 +7,7 @@ hf_bridge.
 from __future__ import annotations
 
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from hf_bridge.verbs.import_ import DTYPES
@@ -16,14 +17,15 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=Path, metavar="RUN", help="a run folder with a checkpoint")
     parser.add_argument("out", type=Path, metavar="OUT", help="the folder to write")
     parser.add_argument("--family", metavar="NAME|FILE", help="this family, or the reason why not")
-
     parser.add_argument("--dtype", choices=DTYPES, help="of the weights; the run's if not said")
 
 
 def run(args: Namespace) -> None:
     import torch
 
-    from builder.runs import open_run
+    from builder.errors import render
+    from builder.runs import open_run, say
+    from hf_bridge.card import story_of
     from hf_bridge.exporting import to_hf
 
     opened = open_run(args.run)
@@ -31,5 +33,7 @@ def run(args: Namespace) -> None:
     model = opened.model()
     if args.dtype:
         model = model.to(getattr(torch, DTYPES[args.dtype]))
-    written = to_hf(model, args.out, args.family, tokenizer)
-    print(f"{written} in {args.out}: loaded again, logits equal")
+    written = to_hf(model, args.out, args.family, tokenizer, story_of(opened))
+    if written.why is not None:
+        say(render(replace(written.why.findings[0], severity="warning")))
+    print(f"{written.architecture} in {args.out}: loaded again, logits equal")
