@@ -102,7 +102,7 @@ def outcome(name: str, config: dict[str, Any], ids: torch.Tensor, folder: Path) 
         native = tool().model_class(name)(told).float().eval()
         tool().perturb(native, 0)
         native.save_pretrained(folder)
-        reference = tool().logits_in_float64(native, ids)
+        reference = tool().logits_in_float64(tool().load(folder, name), ids)
     except Exception:
         return "impossible"
     written(folder, config)
