@@ -32,15 +32,17 @@ def from_hf(
     *,
     drop: Iterable[str] = (),
     hub: bool = False,
+    config: str | Path | None = None,
 ) -> tuple[Model, Recipe]:
     """Our model with a folder's weights, and its recipe.
 
     ``family`` is a name or a file; ``drop`` names config fields to do without.  With ``hub`` the
-    folder is a name on the hub, ``owner/name``: only then is anything downloaded.
+    folder is a name on the hub, ``owner/name``: only then is anything downloaded.  A checkpoint in
+    one file needs its ``family``, and, if it does not say how its model was built, a ``config``.
     """
     from hf_bridge.importing import from_hf
 
-    return from_hf(folder, family, dtype, drop, hub)
+    return from_hf(folder, family, dtype, drop, hub, config)
 
 
 def to_hf(

@@ -114,7 +114,7 @@ def family_names() -> tuple[str, ...]:
 
 def load_family(name: str | Path) -> Family:
     """A family by its name, or from a file."""
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else _ours(str(name))
     if path.parent == FOLDER and not path.is_file():
         raise FamilyError(
             "family-unknown",
@@ -122,6 +122,12 @@ def load_family(name: str | Path) -> Family:
             f"families: {_listed()}, or a FILE.yaml",
         )
     return _read(path.resolve())
+
+
+def _ours(name: str) -> Path:
+    """A family of the library's, or one whose checkpoints are read and which no class loads."""
+    other = FOLDER / "checkpoints" / f"{name}.yaml"
+    return other if other.is_file() else FOLDER / f"{name}.yaml"
 
 
 @cache

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from builder.errors import InputError
 from builder.index import Index, load_index
 from hf_bridge.errors import ConfigError
 from hf_bridge.family import Family, family_names, load_family
@@ -45,23 +47,42 @@ def from_hf(
     dtype: torch.dtype | None = None,
     drop: Iterable[str] = (),
     hub: bool = False,
+    config: str | Path | None = None,
 ) -> tuple[Model, Recipe]:
     """Our model with a folder's weights, and its recipe.
 
     ``family`` is a family's name or a file; without it ``config.json`` says.  ``dtype`` defaults to
     what most of the weights are in.  ``drop`` names config fields to do without.  With ``hub`` the
-    folder is a name on the hub, ``owner/name``: only then is anything downloaded.
+    folder is a name on the hub, ``owner/name``: only then is anything downloaded.  A checkpoint in
+    one file needs its ``family``, and, if it does not say how its model was built, a ``config``.
     """
-    return from_folder(opened(folder, hub), family, dtype, drop)
+    with opened(folder, hub, family, config) as there:
+        return from_folder(there, family, dtype, drop)
 
 
-def opened(folder: str | Path, hub: bool = False) -> Folder:
-    """A folder here, or with ``hub`` the one of that name there."""
-    if not hub:
-        return open_folder(folder)
-    from hf_bridge.hub import open_hub
+@contextmanager
+def opened(
+    place: str | Path,
+    hub: bool = False,
+    family: str | Path | None = None,
+    config: str | Path | None = None,
+) -> Iterator[Folder]:
+    """A folder here, with ``hub`` the one of that name there, or a checkpoint as a folder."""
+    if hub:
+        from hf_bridge.hub import open_hub
 
-    return open_hub(str(folder))
+        yield open_hub(str(place))
+    elif not Path(place).is_file():
+        yield open_folder(place)
+    elif family is None:
+        message = f"{place} is a file of weights, and does not say which names they have"
+        raise InputError("checkpoint-family", message, "give its family: --family NAME|FILE")
+    else:
+        from hf_bridge.checkpoints import as_folder
+
+        told = None if config is None else Path(config)
+        with as_folder(Path(place), load_family(family).model_type, told) as folder:
+            yield folder
 
 
 def from_folder(
