@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from hf_bridge.layouts import Deal, Names, Same, Transpose, shape_of
 from hf_bridge.weights import matching, table
 from hf_bridge.write_hf import native_tensors, write_native, write_weights
 from tests.hf_folders import GPT2, LLAMA, built, read, written
+from tests.streaming import measured
 
 # Names of the library that a test must spell out to spoil a file.
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -463,3 +465,11 @@ def test_a_row_that_cannot_be_is_told_to_the_family_s_author(sparse, tmp_path, r
         hf_bridge.from_hf(sparse, family=bad)
     assert (refused.value.code, refused.value.exit_code) == ("family-row", 2)
     assert said in refused.value.message
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc tells a peak")
+def test_reading_takes_no_more_than_the_model_and_a_shard():
+    """``python -m tests.streaming`` shows it on two gigabytes."""
+    for _, found in measured(0.4):
+        assert found["taken"] < found["model"] + found["shard"]
