@@ -45,7 +45,7 @@ def attend(
     rows = call.padding is not None or call.segments is not None  # what is seen differs by row
     if not rows and bias is None and mask.is_causal(call.end - total, call.end):
         if length == total:
-            return weigh(q, k, v, causal=length > 1)
+            return weigh(q, k, v, causal=bool(length > 1))
         if length == 1:
             return weigh(q, k, v)
     if span is not None and length > 1 and total > 2 * span:

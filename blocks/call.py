@@ -35,6 +35,8 @@ class Call:
 
     def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
         """What is the same for every layer is computed by the first that asks."""
+        if torch.compiler.is_exporting():
+            return compute()  # sizes are symbols, which are no keys
         if key not in self.memo:
             self.memo[key] = compute()
         return self.memo[key]

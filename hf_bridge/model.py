@@ -142,8 +142,9 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):
 
     def forward(
         self,
-        input_ids: Tensor,
+        input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
+        inputs_embeds: Tensor | None = None,
         labels: Tensor | None = None,
         cache: RecipeCache | None = None,
         use_cache: bool | None = None,
@@ -154,6 +155,8 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):
         """Logits, and with ``labels`` (the ids themselves: they are shifted here) the mean loss."""
         if output_attentions or output_hidden_states:
             raise ValueError("attentions and hidden states of inner layers are not kept")
+        if input_ids is None or inputs_embeds is not None:
+            raise ValueError("the model reads input_ids, and no embeddings")
         if use_cache and cache is None:
             cache = RecipeCache()
         padding = padding_of(attention_mask)

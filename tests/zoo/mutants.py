@@ -48,7 +48,7 @@ MASKS = (
         "future-leak",
         "blocks/attend.py",
         "the mask is left out where no cache is, as four classes of transformers did for months",
-        ("weigh(q, k, v, causal=length > 1)", "weigh(q, k, v)"),
+        ("weigh(q, k, v, causal=bool(length > 1))", "weigh(q, k, v)"),
         seen_by="is_causal_by_value",
     ),
     bug(
