@@ -52,17 +52,14 @@ class FanIn:
 
 
 @torch.no_grad()
-def draw(
-    model: nn.Module, scheme: Normal | FanIn, seed: int, adds: int, device: Device, dtype: Dtype
-) -> None:
-    """Give every parameter of a model on ``meta`` its storage and first value."""
+def first_values(
+    scheme: Normal | FanIn, seed: int, adds: int
+) -> Callable[[str, nn.Parameter], Tensor]:
+    """What each parameter of a model begins as, by its name; ``adds`` are the additions to the
+    residual stream.
+    """
     shrink = 1 / math.sqrt(adds) if scheme.depth_scaled and adds else 1.0
-
-    def first(name: str, parameter: nn.Parameter) -> Tensor:
-        value = _first_value(parameter, name, scheme, seed, shrink)
-        return value.to(device=device, dtype=dtype)
-
-    materialise(model, first)
+    return lambda name, parameter: _first_value(parameter, name, scheme, seed, shrink)
 
 
 def materialise(model: nn.Module, value: Callable[[str, nn.Parameter], Tensor]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -167,8 +169,23 @@ def build(
     device = torch.get_default_device() if device is None else torch.device(device)
     if device.type == "meta":
         return model if dtype is None else model.to(dtype)
+    first = first_values(recipe, seed)
+    initial.materialise(model, lambda name, one: first(name, one).to(device=device, dtype=dtype))
+    return model
+
+
+def redraw(model: Model, among: Callable[[nn.Parameter], bool]) -> None:
+    """Give some parameters of a model that is there the values that they are built with."""
+    first = first_values(model.recipe)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if among(parameter) and not parameter.is_meta:
+                parameter.copy_(first(name, parameter))
+
+
+def first_values(recipe: Recipe, seed: int | None = None) -> Callable[[str, nn.Parameter], Tensor]:
+    """How the recipe's weights begin, by name."""
     scheme, own_seed = recipe.train["init"], recipe.train["seed"]
     assert isinstance(scheme, Filler) and isinstance(own_seed, int), recipe.train
     seed = own_seed if seed is None else seed
-    initial.draw(model, make(scheme), seed, count_adds(recipe.graph), device, dtype)
-    return model
+    return initial.first_values(make(scheme), seed, count_adds(recipe.graph))

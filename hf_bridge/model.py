@@ -26,10 +26,10 @@ from transformers.cache_utils import Cache
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from builder.loss import IGNORED
+from builder.model import Model, redraw
 
 if TYPE_CHECKING:
     from blocks.cache import Cache as Memory
-    from builder.model import Model
 
 
 class RecipeConfig(PreTrainedConfig):
@@ -116,16 +116,17 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: RecipeConfig, model: Model | None = None) -> None:
         super().__init__(config)
         if model is None:
-            from builder import load_recipe
-            from builder.model import Model as OurModel
+            from builder import build, load_recipe
 
-            model = OurModel(load_recipe(config.recipe))
+            model = build(load_recipe(config.recipe))  # on meta, where a folder is about to be read
         self.model = model
         self._tied_weights_keys = tied_names(model)
         self.post_init()
 
     def _init_weights(self, module: torch.nn.Module) -> None:
-        """Ours are drawn when they are built, or read from the folder."""
+        """Ours are drawn when they are built; what a folder lacks is drawn as it was then."""
+        if module is self.model and isinstance(module, Model):
+            redraw(module, lambda one: not getattr(one, "_is_hf_initialized", False))
 
     def get_input_embeddings(self) -> torch.nn.Module:
         return self._leaf("embedding")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import hf_bridge
-from builder.tokenizers import Tokenizer
+from builder.tokenizers import Bpe, Tokenizer
 from hf_bridge.tokenizer import token_ids
 from tests.hf_folders import DATA, FITTING, built, needs_data, read
 
@@ -99,3 +101,41 @@ def test_an_exported_folder_says_where_a_text_begins_and_ends(tmp_path):
     native = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert native.generation_config.eos_token_id == 2
     assert AutoTokenizer.from_pretrained(tmp_path / "out")("Once").input_ids[0] == 1
+
+
+PIECES = [
+    *("the", " cat", "Don't", "naïve", " 3.14", "0x1F", "https://a.b/c?d=e", "CamelCase", "snake_case"),
+    *("Привет", " мир", "ёж", "Щука-", "съешь же ещё", "№", "«", "»"),
+    *("😀", "👩‍👩‍👧", "🏳️‍🌈", "e\u0301", "\u200b", "\ufeff", "\u202e", "漢字", "ﷺ", "\U0001f9ff"),
+    *(" ", "  ", "\t", "\n", "\r\n", "\u00a0", "\u2003", " \n ", "\x00", "\x7f", "\x1b[0m"),
+    *("<s>", "</s>", "<unk>", "<pad>", "<|endoftext|>", "<|end|>", "[INST]", "<0x0A>", "▁", "<|", "|>"),
+]  # fmt: skip
+
+
+def many_texts(count):
+    chance = random.Random(0)
+    return ["".join(chance.choices(PIECES, k=chance.randint(1, 8))) for _ in range(count)]
+
+
+def trained():
+    return Bpe(400).fit([*many_texts(300), "the cat sat on the mat. " * 20])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", [FOLDERS[0], FOLDERS[1], "ours"])
+def test_ids_of_ten_thousand_texts_are_equal_there_and_back(folder, tmp_path):
+    """Russian, emoji, white space, look-alikes of special tokens; saved, loaded, and read back."""
+    from transformers import AutoTokenizer
+
+    if folder != "ours" and not DATA.is_dir():
+        pytest.skip(f"no data in {DATA}; RECIPE_DATA names it")
+    ours = trained() if folder == "ours" else Tokenizer.load(DATA / folder / "tokenizer.json")
+    texts = many_texts(10_000)
+    ids = ours.encode_batch(texts)
+    theirs = hf_bridge.as_transformers_tokenizer(ours)
+    theirs.save_pretrained(tmp_path)
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    for one in (theirs, loaded):
+        assert one(texts, add_special_tokens=False).input_ids == ids
+    assert Tokenizer.load(tmp_path / "tokenizer.json").encode_batch(texts) == ids
+    assert loaded.batch_decode(ids[:500]) == [ours.decode(row) for row in ids[:500]]

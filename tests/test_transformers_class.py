@@ -166,3 +166,19 @@ def test_wired_and_hybrid_models_generate_there_as_here(name):
     ours = model.generate(ids, max_new_tokens=12, temperature=0)
     theirs = hf_bridge.as_transformers(model).generate(ids, max_new_tokens=12, do_sample=False)
     assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_an_exported_model_generates_with_the_library_s_static_cache(name, tmp_path):
+    """Ours has a cache of its own, and refuses another: ``test_what_is_not_kept_is_refused``."""
+    from transformers import AutoModelForCausalLM
+
+    model = built(FITTING[name])
+    hf_bridge.to_hf(model, tmp_path / "out")
+    native = AutoModelForCausalLM.from_pretrained(tmp_path / "out").eval()
+    ids = torch.tensor([[3, 1, 4, 1, 5], [9, 2, 6, 5, 3]])
+    ours = model.generate(ids, max_new_tokens=12, temperature=0.0)
+    theirs = native.generate(
+        ids, max_new_tokens=12, do_sample=False, cache_implementation="static", disable_compile=True
+    )
+    assert ours.tolist() == theirs.tolist()
