@@ -6,9 +6,11 @@ INSTALLED := $(VENV)/.installed
 RECIPES ?= 50000
 EVERY ?= 3
 COMPILED ?= 100
+export TRANSFORMERS_SOURCE ?= $(CURDIR)/build/source/transformers-5.24.0
+export LLAMA_CPP_SOURCE ?= $(CURDIR)/build/source/llama_cpp_python-0.3.36/vendor/llama.cpp
 SAMPLE ?= 200
 
-.PHONY: help train check test prove zoo families mutate examples fix clean
+.PHONY: help train check test prove zoo families ecosystem mutate examples fix clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -39,6 +41,13 @@ prove: $(INSTALLED)  ## 50,000 recipes, a third of the laws each (RECIPES=..., E
 
 zoo: $(INSTALLED)  ## put each bug that the field has shipped into the code: which law sees it
 	$(BIN)/python -m tests.zoo $(BUGS)
+
+ecosystem: $(INSTALLED)  ## install the extras, and fetch the sources of transformers and llama.cpp into build/
+	timeout 600 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[eval,peft,onnx,gguf]'
+	mkdir -p build/source
+	cd build/source && for package in transformers==5.24.0 llama-cpp-python==0.3.36; do \
+	  timeout 200 ../../$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: $$package; done
+	cd build/source && for archive in *.tar.gz; do tar xzf $$archive; done
 
 families: $(INSTALLED)  ## carry every variant of every family over and back; makes the table of docs/families.md
 	$(BIN)/python -m tests.families

@@ -142,7 +142,11 @@ def load_model(
     from builder import build
     from builder.initial import materialise
 
-    model = build(recipe, device="meta")
+    try:
+        model = build(recipe, device="meta")
+    except RuntimeError as error:
+        message = f"config.json asks for a tensor that cannot be: {error}"
+        raise ConfigError("config-value", message) from None
     check_amount(folder, model)
     found = tables(model, imported)
     names = check_weights(folder, imported.family, found)
