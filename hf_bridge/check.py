@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 from builder.errors import BuilderError
 from builder.index import load_index
 from hf_bridge.exporting import Fit, fit_family
-from hf_bridge.family import Family, load_family
+from hf_bridge.family import Family
+from hf_bridge.family_files import load_family
 from hf_bridge.folder import Folder, open_folder
 from hf_bridge.importing import Imported, import_with, load_model
 from hf_bridge.normalise import unknown_fields

@@ -14,13 +14,15 @@ from builder.expressions import ExpressionError
 from builder.graph import Graph, leaves
 from builder.index import Index, load_index
 from hf_bridge.card import Story, write_card
+from hf_bridge.difference import Difference
 from hf_bridge.errors import NotExportable
-from hf_bridge.family import Family, family_names, is_other, load_family, selections
+from hf_bridge.family import Family, is_other, selections
+from hf_bridge.family_files import family_names, load_family
 from hf_bridge.importing import Imported, import_with
 from hf_bridge.normalise import nested, normalise
 from hf_bridge.scope import Key
 from hf_bridge.template import same
-from hf_bridge.unify import Difference, Unifier
+from hf_bridge.unify import Unifier
 from hf_bridge.weights import table
 from hf_bridge.write_hf import native_tensors, prove, staged, write_native, write_recipe_class
 

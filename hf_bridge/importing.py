@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from builder.errors import InputError
 from builder.index import Index, load_index
 from hf_bridge.errors import ConfigError
-from hf_bridge.family import Family, family_names, load_family
+from hf_bridge.family import Family
+from hf_bridge.family_files import family_names, load_family
 from hf_bridge.folder import Folder, common_dtype, open_folder
 from hf_bridge.normalise import Fields, depth_of, normalise
 from hf_bridge.read_hf import Tables, check_amount, check_weights, load_weights

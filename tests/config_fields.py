@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 import hf_bridge
 from builder.errors import BuilderError
-from hf_bridge.family import load_family
+from hf_bridge.family_files import load_family
 from tests.families import FLOAT64, gap, variants
 from tests.family_configs import listed_values
 from tests.hf_folders import make_tiny, read, tool, written

@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 import hf_bridge
 from builder.laws.caches import alike_up_to
 from builder.model import Model
-from hf_bridge.family import FOLDER, load_family
+from hf_bridge.family_files import FOLDER, load_family
 from hf_bridge.importing import import_config
 from hf_bridge.normalise import normalise
 from tests.hf_folders import ROOT, make_tiny, read, tool

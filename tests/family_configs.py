@@ -7,7 +7,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from hf_bridge.family import Family, load_family, selections
+from hf_bridge.family import Family, selections
+from hf_bridge.family_files import load_family
 from hf_bridge.normalise import nested, normalise
 from hf_bridge.template import ANYTHING, holes
 

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from hf_bridge.family import family_names
+from hf_bridge.family_files import family_names
 from tests.config_fields import look
 from tests.hf_folders import needs_tool
 

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from hf_bridge.family import family_names, load_family
+from hf_bridge.family_files import family_names, load_family
 from hf_bridge.importing import import_config
 from tests.families import examine, variants
 from tests.hf_folders import make_tiny, needs_tool, tool

@@ -17,7 +17,7 @@ from builder.errors import BuilderError, RecipeError
 from builder.index import load_index
 from hf_bridge.errors import ConfigError, NotExportable
 from hf_bridge.exporting import Fit, find_fit, fit_family
-from hf_bridge.family import family_names, load_family
+from hf_bridge.family_files import family_names, load_family
 from hf_bridge.importing import import_config
 from tests.family_configs import configs
 from tests.hf_folders import (

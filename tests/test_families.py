@@ -15,7 +15,7 @@ from builder.index import load_index
 from hf_bridge.check import check_family
 from hf_bridge.errors import ConfigError
 from hf_bridge.exporting import Fit, fit_family
-from hf_bridge.family import FOLDER, family_names, load_family
+from hf_bridge.family_files import FOLDER, family_names, load_family
 from hf_bridge.fold import pattern
 from hf_bridge.importing import import_config
 from hf_bridge.normalise import normalise

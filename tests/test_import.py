@@ -10,7 +10,7 @@ import torch
 import hf_bridge
 from builder.errors import BuilderError
 from hf_bridge.errors import ConfigError
-from hf_bridge.family import load_family
+from hf_bridge.family_files import load_family
 from hf_bridge.importing import from_hf, import_config
 from hf_bridge.normalise import normalise
 from tests.hf_folders import (

@@ -176,6 +176,14 @@ def test_weights_of_two_variants_agree_where_their_names_do():
 # The strategies
 
 
+def fillers_of(block):
+    """What fills the slots of a block, and theirs."""
+    for _, value in block.options:
+        if isinstance(value, Filler):
+            yield value.kind, value.word
+            yield from fillers_of(value)
+
+
 @pytest.mark.slow
 def test_every_registered_word_is_drawn():
     """Registering is joining: a new block needs no line in the strategies."""
@@ -186,8 +194,7 @@ def test_every_registered_word_is_drawn():
     def draw(recipe):
         for leaf in leaves(recipe.graph):
             seen.add(("node", leaf.word))
-            fillers = (value for _, value in leaf.options if isinstance(value, Filler))
-            seen.update((filler.kind, filler.word) for filler in fillers)
+            seen.update(fillers_of(leaf))
 
     draw()
     sections = {"data", "init", "optimizer", "schedule", "section", "tokenizer"}
