@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -241,7 +242,7 @@ def test_rotary_tables_of_one_call_are_each_layer_s_own():
     more.
     """
     x, call = stream(1, B, HEADS, T, 8), call_of()
-    linear = registry.maker("linear", factor=2.0)
+    linear = partial(registry.load()["scaling", "linear"], factor=2.0)
     blocks = [Rope(8), Rope(8, theta=50.0), Rope(8, fraction=0.5), Rope(8, theta=50.0)]
     blocks += [Rope(8, reversed=True), Rope(8, scaling=linear)]
     for block in blocks:

@@ -287,7 +287,12 @@ def entry_of(source, index):
     return index.named(word)[0]
 
 
-@pytest.mark.parametrize("case", DEAD)
+LONG = {"an option of an act", "an option of a filler"}  # which are sought in many places
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in DEAD]
+)
 def test_a_dead_option_of_a_plug_in_is_named(case, plugin):
     name, source = DEAD[case]
     entry = entry_of(source, plugin[1])

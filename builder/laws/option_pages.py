@@ -34,7 +34,7 @@ LABELS = ("near", "far")
 LENT = "lent"
 PAGE = -1
 BESIDE = 4  # legal values tried beside a changed option, and values tried of that one
-PAGES = 200  # written for one parameter in one place before it counts as dead there
+PAGES, FEWER = 300, 40  # written for one parameter in the first place, and in another, at the most
 
 
 def model_entries(index: Index) -> list[Entry]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 
 from blocks.kinds import NODES
@@ -18,7 +18,7 @@ from builder.graph import Filler, Graph, Leaf, Value, leaves
 from builder.index import Entry, Index, load_index
 from builder.laws.case import Case
 from builder.laws.differences import difference
-from builder.laws.option_pages import PAGES, WIDTHS, Key, Pages, Place, Setting, writable
+from builder.laws.option_pages import FEWER, PAGES, WIDTHS, Key, Pages, writable
 from builder.recipe import Recipe
 
 ALTERS = "the logits, the loss or its gradients, the initial weights, or how much can be read"
@@ -81,7 +81,7 @@ def verdict(
     for widths in WIDTHS if dims is None else (dims,):
         pages = Pages(entry, index, widths)
         for key in pages.keys(name) if pages.bases else ():
-            for pair in chain.from_iterable(_pairs(pages, key, *base) for base in pages.bases):
+            for pair in _pairs(pages, key):
                 try:
                     what = difference(*pair)
                 except Exception as error:  # a class may refuse more than its checks do
@@ -95,8 +95,11 @@ def verdict(
     return Verdict(entry.word, name, "", compared, failure)
 
 
-def _pairs(pages: Pages, key: Key, place: Place, base: Setting) -> Iterator[tuple[Recipe, Recipe]]:
-    return filter(None, islice(pages.pairs(key, place, base), PAGES))
+def _pairs(pages: Pages, key: Key) -> Iterator[tuple[Recipe, Recipe]]:
+    """Legal pairs, place by place: many where a word can stand first, fewer in any other."""
+    for number, (place, base) in enumerate(pages.bases):
+        pairs = islice(pages.pairs(key, place, base), FEWER if number else PAGES)
+        yield from filter(None, pairs)
 
 
 def words_of(graph: Graph) -> Iterator[Leaf | Filler]:

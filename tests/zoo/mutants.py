@@ -1108,8 +1108,8 @@ TRAINING = (
         "builder/initial.py",
         "one generator for all: a block that is swapped changes every weight behind it",
         (
-            "    materialise(model, first)",
-            "    torch.manual_seed(seed)\n    materialise(model, first)",
+            "    return lambda name, parameter: _first_value(",
+            "    torch.manual_seed(seed)\n    return lambda name, parameter: _first_value(",
         ),
         (
             "_noise(parameter.shape, seed, name) * std",
