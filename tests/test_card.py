@@ -42,6 +42,7 @@ def test_a_card_names_the_class_and_holds_the_recipe(native):
     assert f"{count:,} parameters" in body
 
 
+@pytest.mark.slow
 def test_the_lines_that_load_it_load_it(native):
     code = parts(native)[2]["python"].replace("path/to/this/folder", str(native))
     done = subprocess.run(

@@ -42,6 +42,7 @@ def test_another_spelling_is_the_same_model(pair):
     assert compare(*pair).same and not compare(*pair).model
 
 
+@pytest.mark.slow
 @given(swaps())
 def test_models_differ_if_and_only_if_a_change_is_told(pair):
     difference = compare(*pair)

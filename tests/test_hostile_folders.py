@@ -24,6 +24,7 @@ def outcomes(tmp_path_factory):
     return {name: (ended, counted) for name, ended, counted in lines}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CORPUS)
 def test_a_hostile_folder_is_refused_in_words_or_read_as_data(name, outcomes):
     ended, counted = outcomes[name]

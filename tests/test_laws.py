@@ -106,6 +106,7 @@ EVERY = int(os.environ.get("EVERY", "2"))  # each law is asked of every second, 
 SHARD = 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("law", LAWS)
 def test_law_holds_for_what_once_broke_one(law):
     for recipe in FOUND.values():

@@ -495,6 +495,7 @@ HYBRIDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", HYBRIDS.values(), ids=HYBRIDS)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_a_hybrid_keeps_every_law(model, seed):

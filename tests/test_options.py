@@ -43,6 +43,7 @@ def loaded(page, plugins=()):
         return None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_alters_something(option):
     entry, parameter = OPTIONS[option]
@@ -82,6 +83,7 @@ def test_the_words_of_a_recipe_are_those_of_slots_and_experts_too():
     assert words >= {"attention", "rope", "causal", "layernorm", "moe", "softmax", "mlp", "relu2"}
 
 
+@pytest.mark.slow
 def test_every_word_is_found_a_place():
     """None is passed over because no page could hold it."""
     for entry in model_entries(INDEX):
@@ -322,6 +324,7 @@ def test_a_recipe_with_a_dead_option_breaks_the_law(plugin):
 # The resolver: what is written is in the graph, or refused
 
 
+@pytest.mark.slow
 @settings(max_examples=25)
 @given(page=pages(), data=st.data())
 def test_two_values_of_an_option_are_two_graphs(page, data):

@@ -172,6 +172,7 @@ def same_events(ours, theirs):
     return all(a == b or a == pytest.approx(b, rel=1e-5) for a, b in pairs)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("option", OPTIONS)
 def test_every_option_of_training_alters_what_a_run_leaves(option, outcomes):
     entry, parameter = OPTIONS[option]
