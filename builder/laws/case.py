@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from builder.laws.noise import noise_of, perturb
+from builder.laws.noise import noise_of, perturb, stir
 from builder.laws.probe import traced
 from builder.model import Model, build
 from builder.recipe import Recipe
@@ -20,6 +20,7 @@ MODERATE = 1e3  # of a leaf's largest output
 FAINT = 1e-50  # a leaf may multiply six of less, which is 0
 DRAWS = 200  # in which something is to show: a single unit is dead in half of them
 SPREADS = (1.0, 0.5, 0.2, 0.1)
+STIRRED = 3.0  # far enough to either side for every piece of a function
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +34,13 @@ class Case:
     seed: int = 0
     length: int = LENGTH
     spreads: tuple[float, ...] = SPREADS  # of the weights: the first that keeps numbers moderate
+    stirred: float = 0.0  # the noise that every module with weights reads too
 
     @cached_property
     def model(self) -> Model:
         """In float64, ready to be asked, every weight in general position."""
-        return model_of(self.recipe, self.seed, self.spreads)
+        model = model_of(self.recipe, self.seed, self.spreads)
+        return stir(model, self.seed, self.stirred) if self.stirred else model
 
     def ids(self, rows: int = 2, length: int | None = None) -> Tensor:
         """Token ids, (rows, length), no more than the recipe's context."""
@@ -55,6 +58,13 @@ class Case:
     def faint(self) -> Case:
         """The same recipe with weights so small that nothing is saturated, as a soft cap may be."""
         return replace(self, spreads=SPREADS[-1:])
+
+    def stir(self) -> Case:
+        """The same recipe, with noise in what each module with weights reads.
+
+        What stands before it may never give it all that it is for: what is above 0 alone, say.
+        """
+        return replace(self, stirred=STIRRED)
 
     @cached_property
     def vanishes(self) -> bool:

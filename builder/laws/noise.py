@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from typing import TypeVar
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,23 @@ def perturb(model: M, seed: int, gain: float = 1.0) -> M:
         spread = SPREAD if first is not None else gain / math.sqrt(parameter.shape[-1])
         start = torch.as_tensor(0.0 if first is None else first).to(parameter)
         parameter.copy_(start + spread * noise)
+    return model
+
+
+def stir(model: M, seed: int, size: float) -> M:
+    """Let every module that has weights of its own read noise of this size too."""
+
+    def add(name: str) -> Callable[[nn.Module, tuple[Any, ...]], tuple[Any, ...]]:
+        def hook(module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+            first, *rest = given
+            noisy = first.is_floating_point()  # ids are read as they are
+            return (first + size * noise_of(seed, name, first) if noisy else first, *rest)
+
+        return hook
+
+    for name, module in model.named_modules():
+        if next(module.parameters(recurse=False), None) is not None:
+            module.register_forward_pre_hook(add(name))
     return model
 
 

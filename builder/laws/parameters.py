@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections import Counter
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 
 import torch
@@ -27,7 +27,8 @@ TABLES = ("embedding", "positions", "norm")  # kinds whose parameters never deca
 def every_parameter_learns(case: Case) -> float:
     """Every parameter gets a gradient that is a number, and not zero unless its leaf says why."""
     unmoved: set[str] | None = None
-    for other in chain(case.draws(), [case.faint()]):
+    draws = case.draws()
+    for other in chain(islice(draws, FEW), [case.faint(), case.stir()], draws):
         nulls, lent = null_parameters(other.model), _lenders(case.recipe)
         found = gradients(other.model, other.weigh(other.model(other.ids())))
         for name, gradient in found.items():
