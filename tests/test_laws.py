@@ -88,6 +88,16 @@ SATURATED = recipe_of(  # scores so large that their soft cap has no gradient
     {"attention": {"softcap": 0.001}},
     "lm_head",
 )
+BENT = recipe_of(  # one bends below 0, which nothing reaches; of the other nothing is left there
+    "token_embedding",
+    "mlp",
+    {"act": "relu"},
+    {"act": "xielu"},
+    {"linear": 8},
+    {"act": "xielu"},
+    {"act": "relu"},
+    "lm_head",
+)
 
 FOUND = {  # recipes that once broke a law
     "names that were given twice": SAME_NAMES,
@@ -100,6 +110,7 @@ FOUND = {  # recipes that once broke a law
     "two units that are seldom alive together": SELDOM,
     "features of which rounding leaves three digits": CANCELLING,
     "a soft cap that is saturated": SATURATED,
+    "a function of which one side is never seen": BENT,
 }
 RECIPES = int(os.environ.get("RECIPES", "2000"))  # `make prove` draws more
 EVERY = int(os.environ.get("EVERY", "2"))  # each law is asked of every second, or third

@@ -22,6 +22,7 @@ from builder.recipe import Recipe
 from builder.runs import load_weights
 
 TABLES = ("embedding", "positions", "norm")  # kinds whose parameters never decay
+FEW = 10  # draws before it is asked what may keep a parameter from learning
 
 
 def every_parameter_learns(case: Case) -> float:
