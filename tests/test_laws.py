@@ -90,10 +90,10 @@ SATURATED = recipe_of(  # scores so large that their soft cap has no gradient
 )
 BENT = recipe_of(  # one bends below 0, which nothing reaches; of the other nothing is left there
     "token_embedding",
-    "mlp",
-    {"act": "relu"},
+    {"act": "sigmoid"},
     {"act": "xielu"},
     {"linear": 8},
+    {"scale": 0.1},
     {"act": "xielu"},
     {"act": "relu"},
     "lm_head",
