@@ -108,6 +108,47 @@ def test_a_scaling_is_what_the_library_makes_of_its_fields(name):
     assert ours.gain(torch.tensor([[length]])) == pytest.approx(gain, rel=1e-15)
 
 
+GROWN = 0.1 * math.log(4.0)
+GAINS = {
+    "yarn": GROWN + 1,
+    "yarn, its ends not whole": 0.7,
+    "yarn, mscale": (0.8 * GROWN + 1) / (0.6 * GROWN + 1),
+    **dict.fromkeys(("longrope, 32", "longrope, 33"), math.sqrt(1 + math.log(4) / math.log(32))),
+}
+
+
+def by_hand(name, length, i):
+    """How far one pair turns from a position to the next."""
+    own = THETA ** (-2 * i / HEAD_DIM)
+    match name.partition(",")[0]:
+        case "linear":
+            return own / 2.5
+        case "dynamic":
+            grown = 2.5 * max(length, CONTEXT) / CONTEXT - 1.5
+            return (THETA * grown ** (HEAD_DIM / (HEAD_DIM - 2))) ** (-2 * i / HEAD_DIM)
+        case "llama3":
+            kept = min(max((50 * own / (2 * math.pi) - 1) / (3 - 1), 0), 1)
+            return own * kept + own / 4 * (1 - kept)
+        case "longrope":
+            return own / (LONG if length > 32 else SHORT)[i]
+    most = 32 if "mscale" in name else 8
+    first, last = (HEAD_DIM / 2 * math.log(256 / (n * 2 * math.pi), THETA) for n in (most, 1))
+    if "not whole" not in name:
+        first, last = math.floor(first), math.ceil(last)
+    slowed = min(max((i - max(first, 0)) / (last - max(first, 0)), 0), 1)
+    return own * (1 - slowed) + own / 4 * slowed
+
+
+@pytest.mark.parametrize("name", SCALINGS)
+def test_a_scaling_is_its_formula(name):
+    ours, _, length = SCALINGS[name]
+    found = ours.frequencies(THETA, HEAD_DIM, torch.tensor([[length]])).flatten().tolist()
+    expected = [by_hand(name, length, i) for i in range(HEAD_DIM // 2)]
+    assert found == pytest.approx(expected, rel=1e-14)
+    gain = ours.gain(torch.tensor([[length]]))
+    assert gain == pytest.approx(GAINS.get(name, 1.0), rel=1e-15)
+
+
 def test_every_scaling_is_compared():
     words = {entry.word for entry in load_index() if entry.namespace == "scaling"}
     assert words == {name.partition(",")[0] for name in SCALINGS}

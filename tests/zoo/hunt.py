@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
+from builder.index import load_index
 from builder.laws import LAWS, recipes
 from builder.laws.case import Case
 from builder.laws.parameters import initial_weights_are_keyed
@@ -35,8 +36,8 @@ SUITE = (  # references and examples: what is asked where no law complains
 BUILDING = "building"  # no model comes of a good page
 
 
-def drawn(number: int, count: int) -> list[Question]:
-    """So many questions, always the same for a number."""
+def drawn(number: int, count: int, holding: Sequence[str] = ()) -> list[Question]:
+    """So many questions, always the same for a number, about one of some words if there are any."""
     found: list[Question] = []
     seldom = st.integers(1, 4)
 
@@ -50,15 +51,20 @@ def drawn(number: int, count: int) -> list[Question]:
     )
     @given(data=st.data(), number=st.integers(0, 999))
     def draw(data: st.DataObject, number: int) -> None:
-        pair = data.draw(respellings()) if data.draw(seldom) == 1 else None
-        swap = data.draw(swaps()) if data.draw(seldom) == 1 else None
-        recipe = pair[0] if pair else data.draw(recipes())
+        pair = data.draw(respellings()) if not holding and data.draw(seldom) == 1 else None
+        swap = data.draw(swaps()) if not holding and data.draw(seldom) == 1 else None
+        recipe = pair[0] if pair else data.draw(recipes(holding=holding))
         respelled = _page(pair[1]) if pair else None
         swapped = (_page(swap[0]), _page(swap[1])) if swap else None
         found.append(Question(_page(recipe), number, respelled, swapped))
 
     draw()
     return found
+
+
+def words_of_models() -> list[str]:
+    """Every word of what models are made of."""
+    return sorted({entry.word for entry in load_index() if entry.path.parent.name == "blocks"})
 
 
 def _page(recipe: Recipe) -> dict[str, object]:

@@ -8,6 +8,7 @@ of a paper says, what a message says.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,10 +30,9 @@ class Mutant:
             text = text.replace(old, new)
         return text
 
-    @property
-    def word(self) -> str:
-        """What a page says where the file is used, if it is a block's."""
-        return Path(self.file).stem
+    def words(self, text: str) -> list[str]:
+        """What a page says where the file of this text is used, if it is of blocks."""
+        return re.findall(r'^@register\("(\w+)"', text, re.MULTILINE) or [Path(self.file).stem]
 
 
 def bug(name: str, file: str, story: str, *edits: tuple[str, str], seen_by: str) -> Mutant:
@@ -252,7 +252,7 @@ SCORES = (
         "blocks/attention.py",
         "heads have norms of their own, and the first one's is used: a common slip",
         ("call_row(norm, h, x[:, h])", "call_row(norm, 0, x[:, h])"),
-        seen_by="every_parameter_learns",
+        seen_by="test_attention.py::test_attention_is_its_formula",
     ),
     bug(
         "norm-always-before",
@@ -279,11 +279,73 @@ SCORES = (
         seen_by="no_option_is_dead",
     ),
     bug(
+        "gate-bias-ignored",
+        "blocks/gate.py",
+        "a bias that is made and never added",
+        ("y if self.bias is None else y + self.bias[:, None, None]", "y"),
+        seen_by="every_parameter_learns",
+    ),
+    bug(
+        "sinks-of-zero",
+        "blocks/attend.py",
+        "a sink is a score of 0, whatever was learned: softmax_one in the place of sinks",
+        ("sunk = sinks.to(q.dtype)", "sunk = (0 * sinks).to(q.dtype)"),
+        seen_by="every_parameter_learns",
+    ),
+    bug(
+        "clip-above-alone",
+        "blocks/attention.py",
+        "what is far below 0 is not cut off: a common slip",
+        ("x.clamp(-self.clip, self.clip)", "x.clamp(max=self.clip)"),
+        seen_by="test_attention.py::test_attention_is_its_formula",
+    ),
+    bug(
+        "temperature-one-step-late",
+        "blocks/temperature.py",
+        "positions are counted from 1: a common slip",
+        ("(positions + self.offset).div(", "(positions + self.offset + 1).div("),
+        seen_by="test_attention.py::test_log_floor_steps_up_after_every_length_positions",
+    ),
+    bug(
+        "norm-of-heads-in-another-order",
+        "blocks/attention.py",
+        "one norm over all heads, whose gains meet other channels: a layout of whoever ports",
+        (
+            "flat = norm(x.transpose(1, 2).flatten(2))\n"
+            "                return flat.unflatten(-1, (x.shape[1], -1)).transpose(1, 2)",
+            "flat = norm(x.permute(0, 2, 3, 1).flatten(2))\n"
+            "                return flat.unflatten(-1, (-1, x.shape[1])).permute(0, 3, 1, 2)",
+        ),
+        seen_by="test_attention.py::test_attention_is_its_formula",
+    ),
+    bug(
+        "latent-cached-for-each-head",
+        "blocks/latent_attention.py",
+        "the one key that heads share is kept once for each of them: a cache as large as any",
+        (
+            "cache.append(latent, shared)\n",
+            "cache.append(latent, shared.expand(-1, self.heads, -1, -1))\n",
+        ),
+        seen_by="test_latent_attention.py::test_its_cache_is_the_latent_and_one_key_for_all_heads",
+    ),
+    bug(
+        "latent-not-normed-in-the-cache",
+        "blocks/latent_attention.py",
+        "what is new is normed, what is read back is not: a common slip",
+        (
+            "latent, shared = cache.append(latent, shared)\n",
+            "raw = self.kv_down(x)[:, None, :, : self.kv_rank]\n"
+            "            before, shared = cache.append(raw, shared)\n"
+            "            latent = torch.cat([before[:, :, : -x.shape[1]], latent], 2)\n",
+        ),
+        seen_by="cached_equals_full",
+    ),
+    bug(
         "latent-key-not-turned",
         "blocks/latent_attention.py",
         "queries turn and the shared key does not: a common slip",
         ("self._rotated(shared, call)  #", "shared  #"),
-        seen_by="positions_may_shift",
+        seen_by="test_latent_attention.py::test_it_is_attention_over_the_latent",
     ),
     bug(
         "latent-scale-of-one-part",
@@ -436,14 +498,14 @@ POSITIONS = (
         "blocks/scaling.py",
         "frequencies between the two bounds are taken as fast ones: a common slip",
         ("(self.high - self.low)).clamp(0, 1)", "(self.high - self.low)).clamp(0, 1).ceil()"),
-        seen_by="test_scaling.py::test_a_scaling_is_what_the_library_makes_of_its_fields",
+        seen_by="no_option_is_dead",
     ),
     bug(
         "yarn-ramp-upside-down",
         "blocks/scaling.py",
         "fast pairs are slowed and slow ones kept: a common slip",
         ("1 - slowed + slowed / self.factor", "slowed + (1 - slowed) / self.factor"),
-        seen_by="test_scaling.py::test_a_scaling_is_what_the_library_makes_of_its_fields",
+        seen_by="test_scaling.py::test_a_scaling_is_its_formula",
     ),
     bug(
         "longrope-always-short",
@@ -451,6 +513,55 @@ POSITIONS = (
         "the long divisors are never used: transformers' PhiMoE",
         ("[..., None], long, short)", "[..., None], short, short)"),
         seen_by="no_option_is_dead",
+    ),
+    bug(
+        "dynamic-never",
+        "blocks/scaling.py",
+        "dynamic angles that a text's length never changes: a common slip",
+        ("length.clamp(min=self.original)", "length.clamp(max=self.original, min=self.original)"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "dynamic-without-its-exponent",
+        "blocks/scaling.py",
+        "the base grows by the ratio itself: a common slip",
+        ("- (self.factor - 1)) ** (rotated / (rotated - 2))", "- (self.factor - 1))"),
+        seen_by="test_scaling.py::test_a_scaling_is_its_formula",
+    ),
+    bug(
+        "yarn-mscale-ignored",
+        "blocks/scaling.py",
+        "DeepSeek's mscale is read, and YaRN's own factor used: a common slip",
+        ("self._grown(self.mscale) / self._grown(self.mscale_all_dim)", "self._grown(1.0)"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "longrope-gain-of-the-short",
+        "blocks/scaling.py",
+        "a long text has the short one's factor: a dead option",
+        ("gains[(length > self.original).long()]", "gains[(length < 0).long()]"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "longrope-one-early",
+        "blocks/scaling.py",
+        "a text of the original length is taken for a long one: a common slip",
+        ("torch.where((length > self.original)", "torch.where((length >= self.original)"),
+        seen_by="test_scaling.py::test_a_scaling_is_its_formula",
+    ),
+    bug(
+        "positions-begin-without-offset",
+        "blocks/learned_positions.py",
+        "OPT's table begins two rows late: a dead option",
+        ("call.positions + self.offset", "call.positions"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "alibi-not-rounded",
+        "blocks/alibi.py",
+        "Falcon's products are of bfloat16: in float64 a model of theirs is another",
+        ("place.to(torch.bfloat16)\n", "place.double()\n"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
         "length-of-the-batch",
@@ -791,6 +902,21 @@ LEAVES = (
         seen_by="test_blocks.py::test_block_is_its_formula",
     ),
     bug(
+        "limit-ignored",
+        "blocks/clamped_glu.py",
+        "swiglu_limit is read and passed to nobody: a common slip",
+        ("clamp(max=self.bound)", "clamp(max=float('inf'))"),
+        ("clamp(-self.bound, self.bound)", "clamp(max=float('inf'))"),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "xielu-of-raw-weights",
+        "blocks/xielu.py",
+        "what is learned is taken as it is, where its softplus is meant: a common slip",
+        ("F.softplus(self.alpha_p) * x", "self.alpha_p * x"),
+        seen_by="test_blocks.py::test_block_is_its_formula",
+    ),
+    bug(
         "one-plus-forgotten",
         "blocks/clamped_glu.py",
         "u where 1 + u is meant: a common slip",
@@ -903,6 +1029,33 @@ EXPERTS = (
             "return weights, chosen, scores\n\n    def pull",
         ),
         seen_by="no_option_is_dead",
+    ),
+    bug(
+        "sigmoid-not-normalised",
+        "blocks/router.py",
+        "norm_topk_prob is read and passed to nobody, where scores sum to anything",
+        (
+            "weights = scores.gather(-1, chosen)\n        if self.normalise:",
+            "weights = scores.gather(-1, chosen)\n        if False:",
+        ),
+        seen_by="no_option_is_dead",
+    ),
+    bug(
+        "second-beside-the-first",
+        "blocks/router.py",
+        "the second expert's weight is its share beside the first: a common slip",
+        ("near = left.masked_fill(far", "near = logits.masked_fill(far"),
+        seen_by="test_moe.py::test_sparsemixer_weighs_the_best_two_among_those_close_to_each",
+    ),
+    bug(
+        "groups-dealt-round",
+        "blocks/router.py",
+        "groups are of every n-th expert where they are of experts on end: a common slip",
+        (
+            "~kept.repeat_interleave(ranks.shape[-1] // groups, -1)",
+            "~kept.repeat(1, ranks.shape[-1] // groups)",
+        ),
+        seen_by="test_moe.py::test_softmax_looks_into_the_groups_of_the_best_experts_alone",
     ),
     bug(
         "pulled-away",

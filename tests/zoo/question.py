@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +20,7 @@ class Question:
     respelled: Page | None = None
     swapped: tuple[Page, Page] | None = None
 
-    def mentions(self, word: str) -> bool:
-        """Whether the word stands on the page."""
-        return f"'{word}'" in repr(self.page)
+    def mentions(self, words: Iterable[str]) -> bool:
+        """Whether one of the words stands on the page."""
+        page = repr(self.page)
+        return any(f"'{word}'" in page for word in words)
