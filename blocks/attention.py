@@ -52,6 +52,7 @@ class Attention(nn.Module):
         "values": ("kv_heads", "value_dim"),
     }
     reads = {"kv_from": "keys_values", "value_from": "values"}
+    active = 1  # the share in use of what is stacked: every head has a norm, and uses it
     checks = {
         "heads % kv_heads == 0": "heads={heads} is not a multiple of kv_heads={kv_heads}",
         "softcap > 0": "softcap={softcap} is not above 0",

@@ -176,22 +176,14 @@ def test_shared_weights_and_memories_that_do_not_grow_are_said():
 
 @pytest.mark.slow
 @given(recipe=recipes())
-def test_every_recipe_has_a_page_of_its_width_that_names_every_leaf(recipe):
+def test_page_and_json_of_every_recipe_name_each_leaf(recipe):
+    """The page in its width, the nodes of JSON so that they sum up to the totals."""
     costs = measure(recipe, 5)
-    text = page(recipe, costs)
+    text, data = page(recipe, costs), json.loads(json.dumps(as_json(recipe, costs)))
     assert all(len(line) <= PAGE for line in text.splitlines())
     assert f"{costs.parameters:,}  in all" in text
     shown = {line.strip(" +").partition(" ")[0] for line in text.splitlines()}
-    names = {
-        re.sub(r"^layers\.\d+\.", "", node["name"]) for node in as_json(recipe, costs)["nodes"]
-    }
-    assert names <= shown
-
-
-@pytest.mark.slow
-@given(recipe=recipes())
-def test_json_has_a_node_for_each_leaf_that_sum_up_to_the_totals(recipe):
-    data = json.loads(json.dumps(as_json(recipe, measure(recipe, 4))))
+    assert {re.sub(r"^layers\.\d+\.", "", node["name"]) for node in data["nodes"]} <= shown
     held = {inner.name for leaf in leaves(recipe.graph) for inner in inside(leaf)}
     names = [leaf.name for leaf in leaves(recipe.graph) if leaf.name not in held]
     assert [node["name"] for node in data["nodes"]] == names

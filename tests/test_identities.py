@@ -123,7 +123,7 @@ def test_every_identity_is_made_to_some_drawn_recipe():
     def draw(recipe):
         case = Case(recipe)
         for name in IDENTITIES:
-            made[name] += name in rewritten(case, [name])[1]
+            made[name] = made[name] or name in rewritten(case, [name])[1]
 
     draw()
     assert not [name for name in IDENTITIES if not made[name]]

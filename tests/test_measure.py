@@ -154,6 +154,12 @@ def test_only_the_chosen_experts_are_active():
     assert costs.parameters - costs.active_parameters == experts * 3 // 5
 
 
+def test_a_norm_for_each_head_is_in_use_as_a_whole():
+    attention = {"attention": {"qk_norm": "rmsnorm", "qk_norm_over": "each"}}
+    costs = measure(recipe_of("token_embedding", attention, "lm_head"), 4)
+    assert costs.active_parameters == costs.parameters
+
+
 def test_a_tied_head_and_shared_weights_count_where_they_first_occur():
     tied = recipe_of("token_embedding", {"lm_head": {"tie": True}})
     assert [c.parameters for c in measure(tied).leaves] == [88, 0]
