@@ -90,6 +90,7 @@ def test_the_layer_that_is_named_is_the_recipes_own_and_not_the_twins(tmp_path, 
     assert row["line"] == 8
 
 
+@pytest.mark.slow
 def test_an_honest_block_breaks_nothing(tmp_path, capsys):
     page, plugin = write_page(tmp_path, "squash"), write_plugin(tmp_path, "squash")
     code, out = check(capsys, page, "--json", plugin=plugin)

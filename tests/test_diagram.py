@@ -106,6 +106,7 @@ def assert_well_laid(drawn):
             assert 0 <= x <= drawn.width and 0 <= y <= drawn.height
 
 
+@pytest.mark.slow
 @given(recipes())
 def test_boxes_lie_apart_in_their_frames_and_hold_their_text(recipe):
     assert_well_laid(picture(view(recipe)))
@@ -247,6 +248,7 @@ def test_a_layer_that_stands_alone_says_which_it_is():
 # SVG
 
 
+@pytest.mark.slow
 @given(recipes())
 def test_svg_is_well_formed_and_has_every_word(recipe):
     root = ElementTree.fromstring(svg(view(recipe)).encode())
@@ -280,6 +282,7 @@ LINES = re.compile(
 )
 
 
+@pytest.mark.slow
 @given(recipes())
 def test_mermaid_is_well_formed_and_has_every_word(recipe):
     assert_flowchart(mermaid(view(recipe)))

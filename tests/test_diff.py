@@ -30,6 +30,7 @@ def changed(*overrides):
 # Laws
 
 
+@pytest.mark.slow
 @given(recipes())
 def test_a_recipe_does_not_differ_from_itself(recipe):
     difference = compare(recipe, recipe)

@@ -168,6 +168,7 @@ def test_two_spellings_are_one_model(pair, number):
     spelling_changes_nothing(Case(pair[0], number), pair[1])
 
 
+@pytest.mark.slow
 @given(pair=swaps(), number=st.integers(0, 999))
 def test_swapping_a_block_leaves_every_other_weight_as_it_was(pair, number):
     initial_weights_are_keyed(Case(pair[0], number), pair[1])

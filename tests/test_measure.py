@@ -223,6 +223,7 @@ def test_more_tokens_than_a_model_can_read_are_refused():
 # Leaves that are passed over, and those that cannot run
 
 
+@pytest.mark.slow
 def test_passing_over_leaves_that_are_alike_changes_nothing(monkeypatch):
     page = {"repeat": 5, "pattern": [LOCAL, {"residual": MOE}, {"lerp": "gated_delta"}]}
     recipe = recipe_of("token_embedding", page, "lm_head", experts=3)
