@@ -232,7 +232,7 @@ def _window(line: str, start: int, width: int) -> tuple[str, str]:
     """The line as a terminal shows it, cut round the caret if it is long, and its carets."""
     start = min(start, len(line))
     first, last = 0, len(line)
-    if _columns(line) > SPAN:
+    if len(line) > SPAN or _columns(line) > SPAN:
         first = max(0, min(start - SPAN // 3, len(line) - SPAN))
         last = first + SPAN
     before, fault = _visible(line[first:start]), _visible(line[start : min(start + width, last)])

@@ -1,7 +1,7 @@
 """Weights that lie in one file: state dicts of torch, and llama2.c's, read through a family.
 
-What such a file holds becomes a folder in the library's layout for as long as it is read, so that
-all that holds of folders holds of it: each tensor is used once, of its shape, a number.
+Such a file is a folder whose tensors all lie in it, so that all that holds of folders holds of it:
+each tensor is used once, of its shape, a number.  It is read where it lies, a tensor at a time.
 """
 
 from __future__ import annotations
@@ -10,16 +10,17 @@ import json
 import math
 import pickle
 import struct
-import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from builder.errors import DamagedError, InputError
 from hf_bridge.errors import WeightsError
-from hf_bridge.folder import CONFIG, WEIGHTS, Folder, open_folder, read_json
+from hf_bridge.folder import FLOATS, Folder, Held, Reader, read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,27 +30,66 @@ Fields: TypeAlias = "dict[str, Any]"
 INSIDE = ("model", "state_dict", "model_state_dict", "module")  # where a training script puts it
 WRAPPERS = ("_orig_mod.", "module.", "model._orig_mod.")  # what compile and data parallel prepend
 ARGUMENTS = ("model_args", "config", "hparams")  # where it says what it built
+NAMES = 64  # that one number of the file may go by: layers that share, tied heads
+MAX_FIELDS = 1_000_000  # characters
 HEADER = struct.Struct("<7i")
 
 
-@contextmanager
-def as_folder(path: Path, model_type: str, config: Path | None = None) -> Iterator[Folder]:
-    """A checkpoint as a folder that is there within the ``with``.
+@dataclass(frozen=True)
+class Checkpoint(Folder):
+    """A file of weights, as a folder that holds nothing else."""
 
-    ``config`` is a JSON file with the family's fields; without it they are those in the checkpoint.
-    """
+    held: Mapping[str, Tensor] = field(default_factory=dict)
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def config(self) -> Fields:
+        return dict(self.fields)
+
+    @cached_property
+    def tensors(self) -> dict[str, Held]:
+        return {
+            name: Held(self.path, tuple(tensor.shape), _dtype(tensor))
+            for name, tensor in self.held.items()
+        }
+
+    def reader(self, path: Path) -> AbstractContextManager[Reader]:
+        return nullcontext(self)
+
+    def get_tensor(self, name: str) -> Tensor:
+        return self.held[name].detach()
+
+
+def _dtype(tensor: Tensor) -> str:
+    """The word of a safetensors header, or torch's own."""
+    name = str(tensor.dtype).removeprefix("torch.")
+    return next((word for word, theirs in FLOATS.items() if theirs == name), name)
+
+
+def open_checkpoint(path: Path, model_type: str, config: Path | None = None) -> Checkpoint:
+    """``config`` is a JSON file with the family's fields; without it they are those in the file."""
     tensors, found = read_checkpoint(path)
-    fields = read_json(config) if config is not None else found
+    fields = read_json(config) if config is not None else _plain(path, found)
     if not fields:
         message = f"{path} does not say how its model was built"
         raise InputError("checkpoint-config", message, "give its fields with --config FILE.json")
-    with tempfile.TemporaryDirectory(prefix="checkpoint-") as scratch:
-        folder = Path(scratch) / path.stem
-        folder.mkdir()
-        told = fields if "model_type" in fields else {"model_type": model_type, **fields}
-        (folder / CONFIG).write_text(json.dumps(told), "utf-8")
-        _save(tensors, folder / WEIGHTS)
-        yield open_folder(folder)
+    return Checkpoint(path, path.stem, tensors, {"model_type": model_type, **fields})
+
+
+def _plain(path: Path, fields: Fields) -> Fields:
+    """What JSON can say; a small pickle may stand for very much of it."""
+    written, size = [], 0
+    try:
+        for part in json.JSONEncoder(allow_nan=False).iterencode(fields):
+            written.append(part)
+            if (size := size + len(part)) > MAX_FIELDS:
+                raise ValueError(f"more than {MAX_FIELDS:,} characters")
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"{path} tells what no JSON holds of how its model was built: {error}"
+        help = "give its fields with --config FILE.json"
+        raise InputError("checkpoint-config", message, help) from None
+    plain: Fields = json.loads("".join(written))
+    return plain
 
 
 def read_checkpoint(path: Path) -> tuple[Tensors, Fields]:
@@ -64,23 +104,10 @@ def read_checkpoint(path: Path) -> tuple[Tensors, Fields]:
 
 
 def read_state_dict(path: Path) -> tuple[Tensors, Fields]:
-    """A file of ``torch.save``.  Only tensors and plain values are unpickled: no code runs."""
+    """A file of ``torch.save``."""
     import torch
 
-    try:
-        found = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
-    except pickle.UnpicklingError:
-        message = f"{path} holds more than tensors and plain values, and could run code"
-        help = "save its state_dict alone: torch.save(model.state_dict(), ...)"
-        raise WeightsError("weights-refused", message, help) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        message = (
-            f"{path} is no checkpoint of torch: {next(iter(str(error).splitlines()), 'empty')}"
-        )
-        raise DamagedError("damaged-weights", message) from None
-    state = found
+    state = found = _unpickled(path)
     for word in INSIDE:
         if isinstance(state, Mapping) and isinstance(state.get(word), Mapping):
             state = state[word]
@@ -91,10 +118,54 @@ def read_state_dict(path: Path) -> tuple[Tensors, Fields]:
     if not tensors or len(tensors) != len(state):
         message = f"{path} holds no state dict: names, each with a tensor"
         raise WeightsError("weights-missing", message)
+    _check_held(path, tensors)
     arguments: Mapping[str, Any] = next(
         (found[a] for a in ARGUMENTS if isinstance(found.get(a), Mapping)), {}
     )
     return _unwrapped(tensors), dict(arguments)
+
+
+def _unpickled(path: Path) -> Any:
+    """Only tensors and plain values are unpickled: no code runs."""
+    import torch
+
+    try:
+        if is_zip := zipfile.is_zipfile(path):
+            _check_stored(path)
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
+    except pickle.UnpicklingError:
+        message = f"{path} holds more than tensors and plain values, and could run code"
+        help = "save its state_dict alone: torch.save(model.state_dict(), ...)"
+        raise WeightsError("weights-refused", message, help) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        reason = next(iter(str(error).splitlines()), "empty")
+        message = f"{path} is no checkpoint of torch: {reason}"
+        raise DamagedError("damaged-weights", message) from None
+
+
+def _check_stored(path: Path) -> None:
+    """torch.save compresses nothing; what is compressed, its mmap would take for numbers."""
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{entry.filename} in it is compressed")
+
+
+def _check_held(path: Path, tensors: Tensors) -> None:
+    """Every number of a tensor lies in the file; a stride of 0 could stand for any amount."""
+    import torch
+
+    size, claimed = path.stat().st_size, 0
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_quantized or not tensor.is_cpu:
+            told = str(tensor.layout if tensor.is_cpu else tensor.device).removeprefix("torch.")
+            what = "quantized" if tensor.is_quantized else told
+            message = f"{path}: {name} is no tensor of plain numbers: {what}"
+            raise WeightsError("weights-dtype", message)
+        claimed += tensor.nbytes
+        if tensor.nbytes > tensor.untyped_storage().nbytes() or claimed > NAMES * size:
+            message = f"{path}: {name} claims {tensor.numel():,} numbers, which are not in the file"
+            raise WeightsError("damaged-weights", message)
 
 
 def _named(state: Any) -> bool:
@@ -107,19 +178,6 @@ def _unwrapped(tensors: Tensors) -> Tensors:
         if all(name.startswith(prefix) for name in tensors):
             return _unwrapped({name.removeprefix(prefix): t for name, t in tensors.items()})
     return tensors
-
-
-def _save(tensors: Tensors, path: Path) -> None:
-    """Each tensor by itself: of tied ones the file has two."""
-    from safetensors.torch import save_file
-
-    seen: set[int] = set()
-    own = {}
-    for name, tensor in tensors.items():
-        place = tensor.untyped_storage().data_ptr()
-        own[name] = tensor.clone() if place in seen else tensor.contiguous()
-        seen.add(place)
-    save_file(own, path)
 
 
 # llama2.c, version 0
@@ -167,9 +225,9 @@ def read_llama2c(path: Path) -> tuple[Tensors, Fields]:
     for name, shape in _llama2c(header):
         part, numbers = numbers[: math.prod(shape)].view(shape), numbers[math.prod(shape) :]
         if name in ("tok_embeddings", "norm", "output"):
-            tensors[f"{name}.weight"] = part.clone()
+            tensors[f"{name}.weight"] = part
         elif name:
-            tensors |= {f"layers.{i}.{name}.weight": one.clone() for i, one in enumerate(part)}
+            tensors |= {f"layers.{i}.{name}.weight": one for i, one in enumerate(part)}
     dim, hidden, layers, heads, kv_heads, vocab, context = header
     fields = {"dim": dim, "hidden_dim": hidden, "n_layers": layers, "n_heads": heads}
     fields |= {"n_kv_heads": kv_heads, "vocab_size": abs(vocab), "max_seq_len": context}

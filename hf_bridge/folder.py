@@ -10,10 +10,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from builder.errors import DamagedError, InputError
 from hf_bridge.errors import WeightsError
@@ -35,6 +36,12 @@ class Held:
     path: Path
     shape: tuple[int, ...]
     dtype: str
+
+
+class Reader(Protocol):
+    """A file of weights that is open: its tensors, one at a time."""
+
+    def get_tensor(self, name: str) -> torch.Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +80,12 @@ class Folder:
             if pickled
             else "",
         )
+
+    def reader(self, path: Path) -> AbstractContextManager[Reader]:
+        from safetensors import safe_open
+
+        file: AbstractContextManager[Reader] = safe_open(path, framework="pt")
+        return file
 
     def has(self, name: str) -> bool:
         path = self._place(name)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,33 +56,29 @@ def from_hf(
     folder is a name on the hub, ``owner/name``: only then is anything downloaded.  A checkpoint in
     one file needs its ``family``, and, if it does not say how its model was built, a ``config``.
     """
-    with opened(folder, hub, family, config) as there:
-        return from_folder(there, family, dtype, drop)
+    return from_folder(opened(folder, hub, family, config), family, dtype, drop)
 
 
-@contextmanager
 def opened(
     place: str | Path,
     hub: bool = False,
     family: str | Path | None = None,
     config: str | Path | None = None,
-) -> Iterator[Folder]:
+) -> Folder:
     """A folder here, with ``hub`` the one of that name there, or a checkpoint as a folder."""
     if hub:
         from hf_bridge.hub import open_hub
 
-        yield open_hub(str(place))
-    elif not Path(place).is_file():
-        yield open_folder(place)
-    elif family is None:
+        return open_hub(str(place))
+    if not Path(place).is_file():
+        return open_folder(place)
+    if family is None:
         message = f"{place} is a file of weights, and does not say which names they have"
         raise InputError("checkpoint-family", message, "give its family: --family NAME|FILE")
-    else:
-        from hf_bridge.checkpoints import as_folder
+    from hf_bridge.checkpoints import open_checkpoint
 
-        told = None if config is None else Path(config)
-        with as_folder(Path(place), load_family(family).model_type, told) as folder:
-            yield folder
+    told = None if config is None else Path(config)
+    return open_checkpoint(Path(place), load_family(family).model_type, told)
 
 
 def from_folder(

@@ -67,7 +67,6 @@ def check_weights(folder: Folder, family: Family, tables: Tables) -> dict[str, s
 def load_weights(folder: Folder, names: Mapping[str, str], tables: Tables) -> None:
     """Every tensor of the folder into its place: no more than one is held beside the model."""
     import torch
-    from safetensors import safe_open
 
     by_file: dict[Path, list[str]] = {}
     for theirs in (name for name in tables.places if name in names):
@@ -75,7 +74,7 @@ def load_weights(folder: Folder, names: Mapping[str, str], tables: Tables) -> No
     with torch.no_grad():
         for again in (False, True):  # what is compared comes after what it is compared to
             for path, wanted in by_file.items():
-                with safe_open(path, framework="pt") as file:
+                with folder.reader(path) as file:
                     for theirs in (t for t in wanted if again is (t in tables.again)):
                         put = _compare if again else _place
                         tensor = file.get_tensor(names[theirs])

@@ -16,7 +16,7 @@ from hypothesis import settings
 from builder import load_recipe
 from builder.errors import BuilderError, RecipeError, render, show
 from tests.commands import python
-from tests.hostile import PAGES
+from tests.hostile import PAGES, SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = [
@@ -27,7 +27,6 @@ TEXTS = [
 PROVING = os.environ.get("HYPOTHESIS_PROFILE") == "prove"
 CHUNKS = 6
 EACH = 25 * settings().max_examples if PROVING else 1000  # pages of a chunk
-SECONDS = 1.0  # of processor time, for one page
 MEGABYTES = 200
 
 TOKEN = re.compile(r"\w+|\s+|[^\w\s]")

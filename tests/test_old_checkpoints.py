@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import math
 import os
+import zipfile
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.nn import functional as F
 
 import hf_bridge
 from builder.errors import BuilderError
+from builder.runs import open_run
 from hf_bridge.checkpoints import read_checkpoint
-from tests.hf_folders import DATA, needs_data, read
+from hf_bridge.folder import WEIGHTS, headers
+from tests.commands import python
+from tests.hf_folders import DATA, LLAMA, built, needs_data, read
 
 STORIES = DATA / "models" / "stories260K"
 ARGS = {"n_layer": 2, "n_head": 4, "n_embd": 16, "block_size": 12, "vocab_size": 11, "dropout": 0.0}
@@ -135,6 +140,7 @@ def test_a_bare_state_dict_is_read_with_a_config_of_its_own(tmp_path):
 
 
 LAST_NORM = "transformer.ln_f.weight"
+BIG = torch.ones(50_000)  # much of a file, so that a hundred names for it are no file's
 
 
 class Evil:
@@ -150,6 +156,11 @@ class Evil:
         (lambda state: state | {LAST_NORM: torch.ones(3)}, "weights-shape"),
         (lambda state: state | {LAST_NORM: torch.full((16,), math.nan)}, "weights-numbers"),
         (lambda state: state | {"lm_head.weight": torch.zeros(11, 16)}, "tied-differs"),
+        (lambda state: state | {LAST_NORM: torch.ones(1).expand(10**12)}, "damaged-weights"),
+        (lambda state: state | dict.fromkeys(map(str, range(99)), BIG), "damaged-weights"),
+        (lambda state: state | {LAST_NORM: torch.ones(16).to_sparse()}, "weights-dtype"),
+        (lambda state: state | {LAST_NORM: torch.ones(16, device="meta")}, "weights-dtype"),
+        (lambda state: state | {LAST_NORM: torch.ones(16, dtype=torch.complex64)}, "weights-dtype"),
         (lambda state: state | {LAST_NORM: Evil()}, "weights-refused"),
         (lambda state: state | {"step": 3}, "weights-missing"),
         (lambda state: [], "weights-missing"),
@@ -161,7 +172,62 @@ def test_a_checkpoint_that_is_not_what_it_should_be_is_refused(saved, spoil, cod
     with pytest.raises(BuilderError) as refused:
         hf_bridge.from_hf(path, family="nanogpt")
     assert (refused.value.code, refused.value.exit_code) == (code, 5)
+    assert str(path) in refused.value.message
     assert not (path.parent / "ran").exists()
+
+
+def doubling():
+    """A few bytes that stand for a million million ones."""
+    value = 1
+    for _ in range(40):
+        value = [value, value]
+    return value
+
+
+@pytest.mark.parametrize("value", [torch.float32, torch.ones(2), {1, 2}, math.nan, doubling()])
+def test_arguments_that_no_config_could_hold_are_told_and_given_otherwise(saved, tmp_path, value):
+    path = saved(nanogpt(bias=False), model_args=ARGS | {"bias": False, "odd": value})
+    with pytest.raises(BuilderError, match="tells what no JSON holds") as refused:
+        hf_bridge.from_hf(path, family="nanogpt")
+    assert (refused.value.code, refused.value.exit_code) == ("checkpoint-config", 2)
+    (tmp_path / "fields.json").write_text(json.dumps(ARGS | {"bias": False}))
+    hf_bridge.from_hf(path, family="nanogpt", config=tmp_path / "fields.json")
+
+
+def test_a_compressed_checkpoint_is_not_taken_for_numbers(saved, tmp_path):
+    """torch maps such a file into memory as it lies, and takes what it finds for numbers."""
+    path = saved(nanogpt(bias=True), model_args=ARGS)
+    with zipfile.ZipFile(path) as plain:
+        entries = {entry.filename: plain.read(entry) for entry in plain.infolist()}
+    with zipfile.ZipFile(tmp_path / "small.pt", "w", zipfile.ZIP_DEFLATED) as small:
+        for name, content in entries.items():
+            small.writestr(name, content)
+    with pytest.raises(BuilderError, match="is compressed") as refused:
+        hf_bridge.from_hf(tmp_path / "small.pt", family="nanogpt")
+    assert (refused.value.code, refused.value.exit_code) == ("damaged-weights", 5)
+
+
+def test_weights_of_a_pickled_folder_are_read_with_its_config(tmp_path):
+    """As a folder they are refused; as a file, no code of theirs runs."""
+    model = built(LLAMA)
+    hf_bridge.to_hf(model, folder := tmp_path / "out")
+    torch.save(load_file(folder / "model.safetensors"), path := folder / "pytorch_model.bin")
+    again, _ = hf_bridge.from_hf(path, family="llama", config=folder / "config.json")
+    ours, theirs = model.state_dict(), again.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_the_command_reads_a_file(saved, tmp_path):
+    path = saved(nanogpt(bias=False), model_args=ARGS)
+    (tmp_path / "fields.json").write_text(json.dumps(ARGS | {"bias": False}))
+    told = ["--family", "nanogpt", "--config", "fields.json", "--dtype", "bf16"]
+    done = python(tmp_path, "-m", "builder", "import", str(path), "run", *told)
+    assert "name: ckpt" in done.stdout and done.stdout.rstrip().endswith("parameters in run")
+    (held,) = {one.dtype for one in headers(open_run(tmp_path / "run").latest() / WEIGHTS).values()}
+    assert held == "BF16"
+    python(tmp_path, "-m", "builder", "export", "run", "out")
+    assert {one.dtype for one in headers(tmp_path / "out" / WEIGHTS).values()} == {"BF16"}
 
 
 def test_a_file_that_is_no_checkpoint_is_told_as_such(tmp_path):

@@ -27,13 +27,13 @@ def run(args: Namespace) -> None:
     from builder.runs import open_run, say
     from hf_bridge.card import story_of
     from hf_bridge.exporting import to_hf
+    from hf_bridge.folder import WEIGHTS, common_dtype, headers
 
     opened = open_run(args.run)
     tokenizer = opened.tokenizer if (opened.path / "tokenizer.json").exists() else None
-    model = opened.model()
-    if args.dtype:
-        model = model.to(getattr(torch, DTYPES[args.dtype]))
-    written = to_hf(model, args.out, args.family, tokenizer, story_of(opened))
+    held = headers(opened.latest(lambda _: None) / WEIGHTS)
+    dtype = getattr(torch, DTYPES[args.dtype]) if args.dtype else common_dtype(held.values())
+    written = to_hf(opened.model(dtype=dtype), args.out, args.family, tokenizer, story_of(opened))
     if written.why is not None:
         say(render(replace(written.why.findings[0], severity="warning")))
     print(f"{written.architecture} in {args.out}: loaded again, logits equal")

@@ -46,10 +46,10 @@ def run(args: Namespace) -> None:
     from hf_bridge.importing import from_folder, opened
 
     dtype = getattr(torch, DTYPES[args.dtype]) if args.dtype else None
-    with opened(args.folder, args.hub, args.family, args.config) as folder:
-        model, recipe = from_folder(folder, args.family, dtype, args.drop)
-        file = args.tokenizer or folder.tokenizer
-        tokenizer = None if file is None else Tokenizer.load(file)
+    folder = opened(args.folder, args.hub, args.family, args.config)
+    model, recipe = from_folder(folder, args.family, dtype, args.drop)
+    file = args.tokenizer or folder.tokenizer
+    tokenizer = None if file is None else Tokenizer.load(file)
     command = ["import", str(args.folder), str(args.run)]
     save_checkpoint(create_run(recipe, tokenizer, command, path=args.run), model)
     print(recipe.text, end="")
