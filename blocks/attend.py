@@ -88,9 +88,7 @@ def _banded(
     bias: Bias | None,
     weigh: Callable[..., Tensor],
 ) -> Tensor:
-    """Queries in blocks of ``span``, each with only the ``2 span - 1`` keys that any of them can
-    see.
-    """
+    """Queries in blocks of ``span``, each with only the ``2 span - 1`` keys that any can see."""
     B, _, T, _ = q.shape
     S, reach = k.shape[2], 2 * span - 1
     blocks = -(-T // span)
@@ -133,9 +131,7 @@ def _weigh(
     sinks: Tensor | None,
     dropout: float,
 ) -> Tensor:
-    """The weighted values themselves; caps and sinks, which the fused kernels lack, are written
-    out.
-    """
+    """The weighted values, written out for the caps and sinks that the fused kernels lack."""
     grouped = q.shape[1] != k.shape[1]
     if softcap is None and sinks is None:
         added = seen if bias is None else bias.to(q.dtype)

@@ -164,9 +164,7 @@ class Attention(nn.Module):
         cache: KeyValues | None,
         other: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
-        """Those of all visible positions, (B, kv_heads, S, head_dim) and (..., value_dim), the
-        cached ones first.
-        """
+        """All visible positions', cached first: (B, kv_heads, S, head_dim), (..., value_dim)."""
         k = self._placed(self._heads(self.k(x), self.kv_heads), self.k_norm, call)
         v = self._heads(self.v(x), self.kv_heads)
         if self.value_mix is not None and other is not None:

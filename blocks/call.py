@@ -48,9 +48,7 @@ class Call:
         return self.counted[:, place.clamp(0, self.end - 1)]
 
     def lengths(self) -> Tensor:
-        """How many tokens the text of each new one has, as far as it has been read: (1 or B, 1 or
-        T).
-        """
+        """How many tokens of each new one's text have been read so far: (1 or B, 1 or T)."""
         if self.counted is None:
             return torch.full((1, 1), self.end, device=self.ids.device)
         read = self.counted + (1 if self.padding is None else (~self.padding).long())
@@ -65,9 +63,7 @@ class Call:
 
 
 def start_call(ids: Tensor, start: int, documents: Tensor | None, padding: Tensor | None) -> Call:
-    """Positions count the tokens of a document from 0: padding has none, a new document starts
-    anew.
-    """
+    """Positions count a document's tokens from 0; padding has none."""
     total = start + ids.shape[1]
     if documents is None and padding is None:
         return Call(ids, start, torch.arange(start, total, device=ids.device)[None])

@@ -39,9 +39,7 @@ TRUTHS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # as in Y
 
 @dataclass(frozen=True)
 class Word:
-    """A registered word as it is written: where, with what under it, and what is known of it so
-    far.
-    """
+    """A registered word as it is written: where, with what under it, what is known of it."""
 
     entry: Entry
     written: MappingType[str, Value]

@@ -213,9 +213,7 @@ class Assembler:
                 self.owners[edge.source].readers.append(module)
 
     def _module(self, leaf: Leaf, home: nn.Module, prefix: str) -> nn.Module:
-        """A leaf's module; where weights are shared, the first one's, or one of other options on
-        its weights.
-        """
+        """A leaf's module; where weights are shared, the first one's, or another on its weights."""
         first = self.made.get(leaf.weights)
         if first is not None and first[0].options == leaf.options:
             return first[1]
@@ -262,9 +260,7 @@ def _is_reference(value: Value) -> bool:
 
 
 def count_adds(node: Node | Graph | Any) -> int:
-    """How many times something is added to the residual stream, which depth-scaled initial weights
-    divide by.
-    """
+    """How often something is added to the residual stream, for depth-scaled initial weights."""
     match node:
         case Residual() | Joined():
             return 1 + count_adds(node.body)

@@ -35,9 +35,7 @@ GOLDEN = 0x9E3779B97F4A7C15  # 2^64 over the golden ratio, odd
 
 @dataclass(frozen=True)
 class TokenFile:
-    """All tokens of a corpus, each document followed by the end token; ``ends`` are where documents
-    end.
-    """
+    """All tokens of a corpus; the end token ends each document, at ``ends``."""
 
     tokens: Array = field(repr=False)
     ends: Array = field(repr=False)
@@ -138,9 +136,7 @@ def open_tokens(home: Path, known: dict[str, Any]) -> TokenFile:
 
 
 def split(file: TokenFile, tokenizer: Tokenizer, length: int, eval_tokens: int) -> Corpus:
-    """The corpus's tail for validation, the rest for training.  InputError if not one window
-    remains.
-    """
+    """The corpus's tail for validation, the rest to train; InputError if no window remains."""
     held = min(int(len(file.tokens) * VALIDATION), eval_tokens)
     train, validation = (
         file.tokens[: len(file.tokens) - held],
@@ -192,9 +188,7 @@ def _feistel(index: Array, half: int, key: Array) -> Array:
 
 
 def _mixed(x: Array) -> Array:
-    """The finaliser of SplitMix64 (Steele, Lea, Flood 2014): every bit of x moves every bit of the
-    result.
-    """
+    """SplitMix64's finaliser (Steele, Lea, Flood 2014): each bit of x moves each of the result."""
     x = x + np.uint64(GOLDEN)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

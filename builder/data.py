@@ -173,9 +173,7 @@ def digest(source: Source) -> str:
 
 @cache
 def prose(paths: Sequence[Path]) -> dict[str, str]:
-    """The text of each module and topic; kept, for a tokenizer and then the corpus are made from
-    it.
-    """
+    """The text of each module and topic, kept: a tokenizer is made from it, then the corpus."""
     home = Path(sysconfig.get_path("stdlib"))
     named: dict[str, str] = {}
     for path in paths:

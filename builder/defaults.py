@@ -1,6 +1,4 @@
-"""Defaults, written out or left out: a run keeps a page that later defaults cannot change; a hash
-ignores them.
-"""
+"""Defaults, written out where a run keeps a page, left out where a page is hashed."""
 
 from __future__ import annotations
 

@@ -448,9 +448,7 @@ def _grouped(found: Sequence[_Found], graph: Graph) -> list[Change]:
 
 
 def _told_once(group: Sequence[_Found], graph: Graph) -> Iterator[Change]:
-    """One change for a group; of an option that only some leaves of its word have changed in a
-    layer, one for each of these.
-    """
+    """One change for a group; where only some leaves of a word changed, one for each of these."""
     what, before, after = group[0].what, group[0].before, group[0].after
     places = {one.place for one in group}
     changed = {one.leaf.name: one.place for one in group if one.leaf is not None}

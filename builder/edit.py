@@ -57,9 +57,7 @@ def assign(
 
 @dataclass(frozen=True)
 class Editor:
-    """Walks one path through values that know nothing of types; the signatures say what a word may
-    hold.
-    """
+    """Walks one path through values; the signatures say what a word may hold."""
 
     index: Index
     blocks: MappingType[str, Value]
@@ -164,9 +162,7 @@ class Editor:
         return (*BRANCHES, *self.index.words("joiner"))
 
     def _places(self, value: Value, word: str) -> Iterator[Place]:
-        """Where a word stands in a node: through lists, branches and copies, but not through a
-        block's name.
-        """
+        """Where a word stands in a node: in lists, branches, copies, but not in a named block."""
         self.budget.step(self.mark or value.mark)
         match value:
             case Scalar():
@@ -306,9 +302,7 @@ def _word_within(path: Mark, word: str) -> Mark:
 
 
 def put(mapping: Mapping, key: str, value: Value) -> Mapping:
-    """The map with one value replaced, which remembers the place of the old one, or added at the
-    end.
-    """
+    """The map with a value replaced, which remembers the old one's place, or added at the end."""
     old = mapping.get(key)
     if old is value:
         return mapping

@@ -144,9 +144,7 @@ def given(
 
 @dataclass(frozen=True)
 class Scope:
-    """Where a node stands: inside which named blocks, in a branch or not, and which names share
-    weights.
-    """
+    """Where a node stands: in which named blocks, in a branch or not, what shares weights."""
 
     blocks: tuple[str, ...] = ()
     branch: bool = False

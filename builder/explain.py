@@ -50,9 +50,7 @@ def page(recipe: Recipe, costs: Costs) -> str:
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table: what it shows, the width before and after it, and the leaves whose costs
-    it sums up.
-    """
+    """A line of the table: what it shows, the width around it, whose costs it sums up."""
 
     depth: int
     text: str

@@ -17,9 +17,7 @@ from builder.errors import Mark
 
 @dataclass(frozen=True)
 class Filler:
-    """What fills a slot: a registered word of the slot's kind, every option resolved, in signature
-    order.
-    """
+    """What fills a slot: a word of the slot's kind, every option resolved, in signature order."""
 
     word: str
     kind: str

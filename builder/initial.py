@@ -55,17 +55,13 @@ class FanIn:
 def first_values(
     scheme: Normal | FanIn, seed: int, adds: int
 ) -> Callable[[str, nn.Parameter], Tensor]:
-    """What each parameter of a model begins as, by its name; ``adds`` are the additions to the
-    residual stream.
-    """
+    """What each parameter begins as, by name; ``adds`` are additions to the residual stream."""
     shrink = 1 / math.sqrt(adds) if scheme.depth_scaled and adds else 1.0
     return lambda name, parameter: _first_value(parameter, name, scheme, seed, shrink)
 
 
 def materialise(model: nn.Module, value: Callable[[str, nn.Parameter], Tensor]) -> None:
-    """Replace every parameter by one that holds ``value(name, parameter)``; shared ones stay
-    shared.
-    """
+    """Replace every parameter by one that holds ``value(name, parameter)``; shared stay shared."""
     made: dict[int, nn.Parameter] = {}
     for path, module in model.named_modules():
         for name, parameter in list(module.named_parameters(recurse=False)):

@@ -111,9 +111,7 @@ def _numbered(word: str, taken: Counter[str], suffix: str = "") -> str:
 
 
 def _name_others(lists: list[list[Site]], around: str, taken: Counter[str]) -> None:
-    """Name the rest by the anchor nearest before in their own list, else after, else as their list
-    is named.
-    """
+    """Name the rest by the nearest anchor before them in their list, else after, else as it is."""
     for sites in lists:
         for place, site in enumerate(sites):
             suffix = _nearest(sites, place) or around

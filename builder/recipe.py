@@ -234,9 +234,7 @@ def _set(
 def _based(
     page: Mapping, folder: Path, index: Index, chain: tuple[Path, ...], budget: Budget
 ) -> Mapping:
-    """A page with its base's page under it: the base's settings first, then its own, in written
-    order.
-    """
+    """A page over its base's: the base's settings first, then its own, in written order."""
     extends, settings = page.get("extends"), page.get("set")
     if extends is None:
         return page

@@ -89,9 +89,7 @@ class Tokenizer:
             )
 
     def prompt(self, text: str) -> list[int]:
-        """The tokens to start generating from: with the start token, if the tokenizer's template
-        has one.
-        """
+        """What to generate from: with the start token, if the tokenizer's template has one."""
         if self.alphabet is not None:
             self._refuse_unseen([text], self.alphabet)
         ids: list[int] = self._backend.encode(text).ids
@@ -148,9 +146,7 @@ class Tokenizer:
 
 
 class TextStream:
-    """Text for the terminal, token by token: a character of several tokens is held back until it is
-    whole.
-    """
+    """Text for the terminal: a character of several tokens is held back until it is whole."""
 
     def __init__(self, tokenizer: Tokenizer, prompt: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
@@ -219,9 +215,7 @@ class Char:
 
 @register("file", kind="tokenizer")
 class File:
-    """An existing ``tokenizer.json``, as the ``tokenizers`` package and the Hugging Face hub write
-    it.
-    """
+    """A ``tokenizer.json``, as the ``tokenizers`` package and the Hugging Face hub write it."""
 
     def __init__(self, path: str, /) -> None:
         self.path = Path(path)

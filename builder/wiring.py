@@ -57,9 +57,7 @@ class Wiring:
         return stream
 
     def edges(self, value: Value, type: Type, word: Word) -> tuple[Edge, ...] | None:
-        """What a reference reads: the place that it means, or every place of a label; a finding and
-        None where it reads nothing.
-        """
+        """Every place that a reference reads: one, or all of a label; none, and a finding."""
         many, port = type.item is not None, (type.item or type).slot
         found = self._found(value, word, many)
         if not found:

@@ -1,6 +1,4 @@
-"""The model card: README.md of an exported folder, made from the recipe and, if there is one, the
-run.
-"""
+"""The model card: an exported folder's README.md, from the recipe and the run if there is one."""
 
 from __future__ import annotations
 
@@ -20,9 +18,7 @@ CARD = "README.md"
 
 @dataclass(frozen=True)
 class Story:
-    """What a run knows of its model beside the weights: the page as it was given, and the facts of
-    its training.
-    """
+    """What a run knows of its model beside weights: the page as given, and its training's facts."""
 
     page: str
     facts: Mapping[str, str]

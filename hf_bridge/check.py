@@ -81,9 +81,7 @@ def _of_the_way_back(family: Family, recipe: Recipe) -> Outcome:
 def _of_the_tensors(
     family: Family, folder: Folder, recipe: Recipe, imported: Imported
 ) -> Iterator[Outcome]:
-    """Those of ours that no row holds, and those of theirs that no row names, or that are not
-    there.
-    """
+    """Those of ours that no row holds; those of theirs that no row names, or that are not there."""
     from builder import build
 
     model = build(recipe, device="meta")

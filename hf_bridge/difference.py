@@ -14,9 +14,7 @@ NO_MORE = "nothing more"
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a graph first leaves a family: what stands there, what the family has, how much agreed
-    before.
-    """
+    """Where a graph first leaves a family: what each has there, how much agreed before."""
 
     place: str
     ours: str

@@ -136,9 +136,7 @@ def _raw(path: Path) -> dict[str, Any]:
 
 
 def _completed(path: Path) -> dict[str, Any]:
-    """A file with the tables of the family that it is ``like``, and its ``set`` applied to the
-    recipe.
-    """
+    """A file with its ``like`` family's tables, and its ``set`` applied to the recipe."""
     raw = _raw(path)
     if unknown := sorted(map(str, raw.keys() - KEYS)):
         raise FamilyError(
@@ -191,9 +189,7 @@ def _merge_rows(base: dict[str, Any], more: Mapping[str, Any], *, nested: bool =
 
 
 def _expanded(raw: Any, path: Path, tables: dict[str, Any]) -> Any:
-    """The recipe with every ``{use: fragment}`` written out; the fragments' tables join the
-    family's.
-    """
+    """The recipe with each ``{use: fragment}`` written out, whose tables join the family's."""
     match raw:
         case {"use": str(name)}:
             at = raw.get("at", "$").removeprefix("$")
@@ -215,9 +211,7 @@ def _is_table(value: Any) -> bool:
 
 
 def set_path(root: dict[str, Any], path: str, value: Any, file: str) -> None:
-    """Change what a path names: a row, an option, or the only such word in a block, which it
-    replaces.
-    """
+    """Change what a path names: a row, an option, or the only such word in a block."""
     container: Any = {"": root}
     key: Any = ""
     parts = [quoted or plain for quoted, plain in re.findall(r'"([^"]+)"|([^".]+)', path)]

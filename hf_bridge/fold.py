@@ -30,9 +30,7 @@ def fold(
 
 
 def pattern(order: Sequence[str]) -> dict[str, Any]:
-    """The shortest pattern that, repeated, gives the order; a part of it at the end where that is
-    shorter.
-    """
+    """The shortest pattern that, repeated, gives the order; the last may be a part of it."""
     total = len(order)
     period = next(
         p for p in range(1, total + 1) if all(order[i] == order[i % p] for i in range(total))

@@ -1,9 +1,7 @@
-"""Our model as one of the library's: ``RecipeForCausalLM``, for generate, pipelines, Trainer and
-adapters.
+"""Our model as one of the library's: ``RecipeForCausalLM``, for generate, pipelines and Trainer.
 
 The config carries the resolved recipe; the weights keep our names.  The library's cache is a thin
-cover over ours,
-and its attention mask becomes our padding, from which positions are counted.
+cover over ours, and its attention mask becomes our padding, from which positions are counted.
 """
 
 # The library is typed in parts only.
@@ -50,9 +48,7 @@ class RecipeConfig(PreTrainedConfig):
 
 
 class RecipeCache(Cache):
-    """The library's interface to our cache, which is made at the first call, when the batch is
-    known.
-    """
+    """The library's interface to our cache, made at the first call, when the batch is known."""
 
     def __init__(self, memory: Memory | None = None) -> None:
         super().__init__(layers=[])

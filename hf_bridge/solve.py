@@ -1,9 +1,7 @@
-"""Export, step two: equations between a formula and a number, solved for the one field that is not
-known.
+"""Export, step two: equations between a formula and a number, solved for their one unknown field.
 
 Arithmetic is inverted; conditions on the layer are tried, or collected where they ask for a list,
-over the whole
-column of layers.  Whatever is found is put back and must agree.
+over the whole column of layers.  Whatever is found is put back and must agree.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""Import, step two: a family's recipe with the fields of a config in its holes, as a page that
-people read.
-"""
+"""Import, step two: a config's fields in the holes of a family's recipe, as a page for people."""
 
 from __future__ import annotations
 
@@ -74,9 +72,7 @@ def recipe_page(family: Family, fields: Fields, name: str, index: Index) -> dict
 
 
 def substitute(template: Template, scope: Scope, inline: Mapping[str, Template]) -> Any:
-    """A template with its holes filled; the blocks of ``inline`` are written out where they are
-    named.
-    """
+    """A template with its holes filled; the blocks of ``inline`` are written out."""
     match template:
         case Formula():
             return _written(template, scope)
@@ -94,9 +90,7 @@ def substitute(template: Template, scope: Scope, inline: Mapping[str, Template])
 
 
 def _written(formula: Formula, scope: Scope) -> Any:
-    """A number where it can be known, else an expression of what only the recipe knows: ``layer``
-    and dims.
-    """
+    """A number if it can be known, else an expression of ``layer`` and dims."""
     if not names(formula.tree):
         value = scope.evaluate(formula.tree)
         return "none" if value is None else value
@@ -126,9 +120,7 @@ def _body(
 
 
 def _layered(blocks: Mapping[str, Template]) -> dict[str, Template]:
-    """The blocks that are not the same in every layer, themselves or through a block that they
-    name.
-    """
+    """The blocks that differ between layers, themselves or through one that they name."""
     found: dict[str, Template] = {}
     while more := {
         name: node

@@ -38,9 +38,7 @@ class Formula:
 
 @dataclass(frozen=True)
 class Case:
-    """One case: for each key the values it stands for (the first is the one written), ``_`` for
-    any.
-    """
+    """One case: for each key its values (the first is the one written), ``_`` for any."""
 
     values: tuple[tuple[Any, ...], ...]
     node: Template
@@ -70,9 +68,7 @@ Template: TypeAlias = (
 
 
 def read_template(raw: Any, *, formulas: bool = False) -> Template:
-    """The template that a value as read stands for; with ``formulas`` every string is an
-    expression.
-    """
+    """The template that a value stands for; with ``formulas`` every string is an expression."""
     match raw:
         case {"by": by, "cases": dict() as cases} if len(raw) == 2:
             keys = tuple(_key(key) for key in (by if isinstance(by, list) else [by]))

@@ -1,6 +1,4 @@
-"""A page with nothing on it that goes without saying: defaults, empty nodes, names for a single
-word.
-"""
+"""A page without what goes without saying: defaults, empty nodes, names for a single word."""
 
 from __future__ import annotations
 

@@ -1,11 +1,9 @@
-"""Export, step one: a resolved graph matched against a family's recipe.  The bindings are the
-config.
+"""Export, step one: a graph matched against a family's recipe, whose bindings are the config.
 
 A small machine rather than recursion: a state is a list of goals, what is bound so far, and the
-equations put
-aside; a selection whose field is not known yet leaves the other cases behind as states to come back
-to.  Depth
-first, the default's case first, then file order, so the answer is always the same one.
+equations put aside; a selection whose field is not known yet leaves the other cases behind as
+states to come back to.  Depth first, the default's case first, then file order, so the answer is
+always the same one.
 """
 
 from __future__ import annotations
@@ -95,9 +93,7 @@ class State:
 
 @dataclass
 class Unifier:
-    """One graph against one family; ``furthest`` is the difference reached after the most
-    agreement.
-    """
+    """One graph against one family; ``furthest`` is the difference after the most agreement."""
 
     family: Family
     graph: Graph
@@ -322,9 +318,7 @@ class Unifier:
         return state
 
     def _cases(self, selection: Selection, state: State, at: At) -> list[tuple[Case, State]]:
-        """The cases that the bindings allow, the default's own first, each with what choosing it
-        says.
-        """
+        """The cases that the bindings allow, the default's first, with what choosing each says."""
         found: list[tuple[int, Case, State]] = []
         for case in selection.cases:
             chosen: State | None = state

@@ -1,6 +1,4 @@
-"""What the bridge's tests share: the data folder, tiny models of the library, and a recipe to
-spoil.
-"""
+"""What the bridge's tests share: the data folder, tiny models, and a recipe to spoil."""
 
 from __future__ import annotations
 

@@ -1,6 +1,4 @@
-"""Attention and what goes into it, against a derivation by hand: loops over heads, its own
-softmax.
-"""
+"""Attention and what goes into it, against loops over heads with their own softmax."""
 
 from __future__ import annotations
 

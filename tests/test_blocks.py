@@ -238,9 +238,7 @@ def check_rope():
 
 
 def test_rotary_tables_of_one_call_are_each_layer_s_own():
-    """Layers of several thetas, fractions, scalings or types share what they compute, and no
-    more.
-    """
+    """Layers of several thetas, fractions, scalings or types share what they compute."""
     x, call = stream(1, B, HEADS, T, 8), call_of()
     linear = partial(registry.load()["scaling", "linear"], factor=2.0)
     blocks = [Rope(8), Rope(8, theta=50.0), Rope(8, fraction=0.5), Rope(8, theta=50.0)]

@@ -1,6 +1,4 @@
-"""Whichever way a model is computed, it is the same model: by any kernel, by our own routes, and
-compiled.
-"""
+"""However a model is computed, by any kernel, by our own routes, compiled, it is the same model."""
 
 from __future__ import annotations
 

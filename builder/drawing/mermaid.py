@@ -20,9 +20,7 @@ def mermaid(view: View) -> str:
 
 @dataclass
 class _Flow:
-    """The text as it grows: nodes in their subgraphs, then every arrow, so that none of them moves
-    a node into a subgraph.
-    """
+    """The text as it grows: nodes in their subgraphs, then arrows, which move no node."""
 
     view: View
     nodes: list[str] = field(default_factory=list)

@@ -1,6 +1,4 @@
-"""What a diagram shows of a recipe: alike layers once, a caption for each leaf, and what is read
-across depth.
-"""
+"""What a diagram shows of a recipe: alike layers once, captions, and what is read across depth."""
 
 from __future__ import annotations
 

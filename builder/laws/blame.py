@@ -67,9 +67,7 @@ def blame(error: Exception, case: Case) -> Blame:
 
 
 def first_unsound(case: Case) -> tuple[str, str] | None:
-    """The first leaf that gives what is no finite number, or of another type than the model's; and
-    which of both.
-    """
+    """The first leaf that gives an infinity, a NaN or another type than the model's, and which."""
     with suppress(Exception):  # a model that cannot be made, or run, is told of as it is
         for dtype in (torch.float64, torch.float32):
             model = copy.deepcopy(case.model).to(dtype)

@@ -145,9 +145,7 @@ class Examination:
         return replace(failure, blame=own)
 
     def _of_the_page(self, name: str, law: Law) -> Answer:
-        """A law about the page: asked of the original, if its weights need not be drawn or are
-        few.
-        """
+        """A law about the page: of the original, if its weights are few or need not be drawn."""
         count = count_weights(build(self.twin.original, device="meta"))
         if count > LARGE and law is spelling_changes_nothing:
             return Answer(name, unasked=f"it would draw all {count:,} weights")

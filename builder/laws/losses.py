@@ -1,6 +1,4 @@
-"""The loss is a mean over labels, however many of its logits are held at once, and in how many
-parts its batch is read.
-"""
+"""The loss is a mean over labels, in however many parts logits are held or a batch is read."""
 
 from __future__ import annotations
 

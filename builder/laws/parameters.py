@@ -47,9 +47,7 @@ def every_parameter_learns(case: Case) -> float:
 
 
 def null_parameters(model: Model) -> dict[str, str]:
-    """Parameters that get no gradient, with the reason: those that every module that uses them
-    declares.
-    """
+    """Parameters without gradient, and why: what every module that uses them declares."""
     uses: Counter[int] = Counter()
     declared: Counter[int] = Counter()
     reasons: dict[int, str] = {}

@@ -1,6 +1,4 @@
-"""In half precision a model stays what it is: its types are kept, and no path is worse than the
-plainest one.
-"""
+"""In half precision types are kept, and no path is worse than the plainest one."""
 
 from __future__ import annotations
 

@@ -189,9 +189,7 @@ def _pair(where: Tensor) -> str:
 
 @torch.no_grad()
 def _place(case: Case, where: Tensor, missing: bool = False) -> str:
-    """In words: the first leaf after which one of these tokens has moved, or has not, though it was
-    to do the other.
-    """
+    """In words: the first leaf after which one of these tokens has moved, or wrongly has not."""
     oracle = Oracle(case.model, len(where))
     with traced(case.model) as outputs:
         case.model(_changed(case))
