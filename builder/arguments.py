@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable
 from collections.abc import Mapping as MappingType
 from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 from typing import Any
 
 from builder.edit import as_written
@@ -331,24 +332,32 @@ def _renamed(checks: MappingType[str, str], called: MappingType[str, str]) -> Ma
 
 def check_holds(check: str, known: MappingType[str, Any]) -> bool:
     """Whether a law holds; nothing is said of what is left out, or told already."""
-    expression = parse(check, checks=True)
-    used = names_in(expression) - {"len"}
-    if any(known.get(name) is FAULTY for name in used):
+    used = _names_in_check(check)
+    values = [known.get(name) for name in used]
+    if any(value is FAULTY for value in values):
         return True
-    if "none" not in used and any(known.get(name) is None for name in used):
+    if "none" not in used and None in values:
         return True
+    words = (value.word if isinstance(value, Filler) else value for value in values)
+    return _holds(check, *words)
+
+
+@cache
+def _names_in_check(check: str) -> tuple[str, ...]:
+    return tuple(sorted(names_in(parse(check, checks=True)) - {"len"}))
+
+
+@lru_cache(maxsize=65_536, typed=True)
+def _holds(check: str, *values: Any) -> bool:
+    """A law of these values, in the order of its names; a slot is the word that fills it."""
+    known = dict(zip(_names_in_check(check), values, strict=True))
     try:
-        return holds(expression, lambda name, args: _looked_up(known, name, args))
+        return holds(
+            parse(check, checks=True),
+            lambda name, args: len(args[0]) if name == "len" else known[name],
+        )
     except ExpressionError:
         return False
-
-
-def _looked_up(known: MappingType[str, Any], name: str, args: tuple[Any, ...]) -> Any:
-    """An argument, a slot by the word that fills it; ``len`` is of a list."""
-    if name == "len":
-        return len(args[0])
-    value = known.get(name)
-    return value.word if isinstance(value, Filler) else value
 
 
 def _fits(known: MappingType[str, Any], word: Word, entries: tuple[Entry, ...]) -> bool:

@@ -59,6 +59,7 @@ LAWS: dict[str, Law] = {
 DEAR = {  # asked of one case in so many, where many cases are held
     "cached_equals_full": 2,
     "caches_can_be_edited": 3,
+    "no_option_is_dead": 4,
     "any_chunk_gives_the_same_loss": 2,
     "initial_weights_are_keyed": 2,
     "unequal_parts_make_one_batch": 4,
