@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from blocks import registry
 from builder import build, load_recipe
 from builder import measure as measuring
 from builder.errors import InputError
 from builder.index import load_index
 from builder.laws import recipes
+from builder.laws.authors import registered_meanwhile
 from builder.measure import DTYPES, choose_evenly, measure, optimizer_bytes, saved_bytes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -276,11 +276,11 @@ class Around(nn.Module):
 
 
 @pytest.fixture
-def plugin(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
+def plugin(tmp_path):
     path = tmp_path / f"{tmp_path.name}.py"
     path.write_text(PLUGIN)
-    return path
+    with registered_meanwhile([path]):
+        yield path
 
 
 def test_what_cannot_run_without_data_is_unknown_and_so_are_its_sums(plugin):

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from blocks import registry
 from builder import load_recipe
 from builder.errors import RecipeError
 from builder.expand import STRUCTURE
 from builder.index import load_index
+from builder.laws.authors import registered_meanwhile
 from builder.laws.case import Case
 from builder.laws.option_pages import Pages, model_entries, writable
 from builder.laws.options import dead_options, no_option_is_dead, verdict, words_of
@@ -279,8 +279,7 @@ def plugin(tmp_path_factory):
     sources = [source for _, source in (DEAD | ONE).values()] + list(ALIVE.values())
     path = tmp_path_factory.mktemp("plugin") / "blocks_with_dead_options.py"
     path.write_text('"""Blocks."""\n' + START + "".join(sources))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(registry, "REGISTRY", dict(registry.REGISTRY))
+    with registered_meanwhile([path]):
         yield path, load_index((path,))
 
 
