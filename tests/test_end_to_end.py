@@ -7,9 +7,10 @@ import torch
 import transformers
 
 from builder.runs import open_run
-from tests.commands import python
+from tests.commands import ROOT, python
 
-SHORT = [
+SHORT = [  # on text that is tokenised in a moment
+    "data={text: corpus.txt}",
     "train.steps=12",
     "train.eval_every=12",
     "train.checkpoint_every=12",
@@ -35,6 +36,8 @@ def command(folder, *words):
 def exported(request, tmp_path_factory):
     """A trained run, and the library's model and tokenizer from its exported folder."""
     folder = tmp_path_factory.mktemp(request.param)
+    pages = sorted(ROOT.glob("docs/*.md"))
+    (folder / "corpus.txt").write_text("".join(page.read_text("utf-8") for page in pages), "utf-8")
     trained = command(folder, "train", f"recipes/{request.param}.yaml", *SHORT, "--run", "run")
     assert trained.returncode == 0, trained.stderr
     wrote = command(folder, "export", "run", "out")

@@ -35,11 +35,13 @@ class Case:
     length: int = LENGTH
     spreads: tuple[float, ...] = SPREADS  # of the weights: the first that keeps numbers moderate
     stirred: float = 0.0  # the noise that every module with weights reads too
+    scratch: Model | None = None  # a model of the recipe, to be given these weights
 
     @cached_property
     def model(self) -> Model:
         """In float64, ready to be asked, every weight in general position."""
-        model = model_of(self.recipe, self.seed, self.spreads)
+        scratch = blank(self.recipe) if self.scratch is None else self.scratch
+        model = drawn(scratch, self.seed, self.spreads)
         return stir(model, self.seed, self.stirred) if self.stirred else model
 
     def ids(self, rows: int = 2, length: int | None = None) -> Tensor:
@@ -52,8 +54,11 @@ class Case:
         return self if seed == self.seed else Case(self.recipe, seed, self.length)
 
     def draws(self) -> Iterator[Case]:
-        """The same recipe with one set of weights and tokens after another."""
-        return map(self.other, range(self.seed, self.seed + DRAWS))
+        """The same recipe with one set of weights and tokens after another, each until the next."""
+        yield self
+        scratch = blank(self.recipe)
+        for seed in range(self.seed + 1, self.seed + DRAWS):
+            yield replace(self.other(seed), scratch=scratch)
 
     def faint(self) -> Case:
         """The same recipe with weights so small that nothing is saturated, as a soft cap may be."""
@@ -82,14 +87,23 @@ class Case:
 Law: TypeAlias = Callable[[Case], float]  # the largest error, or AssertionError
 
 
+def model_of(recipe: Recipe, seed: int) -> Model:
+    """A recipe's model in float64 with weights in general position."""
+    return drawn(blank(recipe), seed)
+
+
+def blank(recipe: Recipe) -> Model:
+    return build(recipe, dtype=torch.float64).eval()
+
+
 @torch.no_grad()
-def model_of(recipe: Recipe, seed: int, spreads: tuple[float, ...] = SPREADS) -> Model:
-    """A recipe's model in float64 with weights in general position.
+def drawn(model: Model, seed: int, spreads: tuple[float, ...] = SPREADS) -> Model:
+    """A model with its weights drawn anew, in general position.
 
     Where squares of squares explode, the weights are smaller: rounding would drown what is asked.
     """
-    model = build(recipe, dtype=torch.float64).eval()
-    ids = ids_of(recipe, seed, 2, min(40, recipe.graph.context))  # some sums grow with the length
+    context = model.recipe.graph.context
+    ids = ids_of(model.recipe, seed, 2, min(40, context))  # some sums grow with the length
     for spread in spreads:
         perturb(model, seed, spread)
         with traced(model) as seen:
