@@ -170,8 +170,10 @@ class Arguments:
 
     def filled(self, entry: Entry, under: Value | None, mark: Mark) -> Filler:
         """A filler of the page itself; it may hold itself to the model's context."""
-        known = {"context": found[1] if (found := self.numbers.dim("context")) else None}
-        word = Word(entry, given(entry, under, self.findings, ()), mark, None, None, known)
+        context = self.numbers.dim("context")[1] if "context" in self.numbers.dims else None
+        word = Word(
+            entry, given(entry, under, self.findings, ()), mark, None, None, {"context": context}
+        )
         self.fill(word)
         self.check(word)
         return _filler(word, frozenset())
@@ -181,8 +183,8 @@ class Arguments:
         if value is not None:
             word.origins[parameter.name] = Origin(value)
             return self._value(value, parameter.type, word, parameter)
-        place = word.argument(parameter.name)
-        if parameter.role == "size" and (found := self.numbers.dim(parameter.name, place)):
+        if parameter.role == "size" and parameter.name in self.numbers.dims:
+            found = self.numbers.dim(parameter.name, word.argument(parameter.name))
             return self._dim(parameter.name, *found, word)
         expression = getattr(parameter.default, "expression", None)
         word.origins[parameter.name] = Origin(entry=word.entry, expression=expression)

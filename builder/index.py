@@ -125,15 +125,15 @@ class Entry:
         """Whether it is a way round a branch: a node stands under its word, its options beside."""
         return self.kind == "joiner"
 
-    @property
+    @cached_property
     def value(self) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.role == "value")
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.role == "size")
 
-    @property
+    @cached_property
     def options(self) -> tuple[Parameter, ...]:
         return tuple(p for p in self.parameters if p.role == "option")
 

@@ -97,10 +97,8 @@ class Numbers:
             told += place.read_here
         self.findings.append(Finding(code, message, mark, help, told))
 
-    def dim(self, name: str, place: Place = NOWHERE) -> tuple[Value, Number | None] | None:
-        """A dim as it is read at a place, with what is written there; None if there is none."""
-        if name not in self.dims:
-            return None
+    def dim(self, name: str, place: Place = NOWHERE) -> tuple[Value, Number | None]:
+        """One of the dims as it is read at a place, with what is written there."""
         _, value = self.dims[name]
         try:
             number = self._outermost(lambda: self._dim(name, (), place, value), value, place)

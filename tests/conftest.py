@@ -19,7 +19,7 @@ settings.register_profile(
     "ci",
     deadline=None,
     derandomize=True,
-    max_examples=40,
+    max_examples=25,
     suppress_health_check=SLOW,
     phases=WITHOUT_EXPLAIN,
 )

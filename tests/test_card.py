@@ -82,12 +82,13 @@ def test_gpt2_says_its_context_as_converters_ask_for_it(tmp_path):
 def test_a_run_that_fits_no_class_is_exported_and_told_why(tmp_path):
     page = tmp_path / "page.yaml"
     page.write_text(
-        ALIBI.replace("vocab: 31", "vocab: 300") + "tokenizer: bpe\ndata: python_docs\n"
+        ALIBI.replace("vocab: 31", "vocab: 300") + "tokenizer: bpe\ndata: {text: corpus.txt}\n"
     )
+    (tmp_path / "corpus.txt").write_text((ROOT / "docs/language.md").read_text("utf-8"), "utf-8")
     python(tmp_path, "-m", "builder", "train", "page.yaml", "train.steps=2", "train.batch=2")
     (run,) = (tmp_path / "runs").glob("*_small_*")
     done = python(tmp_path, "-m", "builder", "export", str(run), "out")
     assert done.stdout.startswith("RecipeForCausalLM in out")
     assert "warning[not-exportable]: LlamaForCausalLM but for" in done.stderr
     assert "Writing" not in done.stderr  # no bars of the library's
-    assert "| data | `python_docs` |" in parts(tmp_path / "out")[1]
+    assert "| data | `text` |" in parts(tmp_path / "out")[1]

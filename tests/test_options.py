@@ -12,6 +12,7 @@ from builder import load_recipe
 from builder.errors import RecipeError
 from builder.expand import STRUCTURE
 from builder.index import load_index
+from builder.laws import options
 from builder.laws.authors import registered_meanwhile
 from builder.laws.case import Case
 from builder.laws.option_pages import Pages, model_entries, writable
@@ -299,7 +300,9 @@ LONG = {
 @pytest.mark.parametrize(
     "case", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in DEAD]
 )
-def test_a_dead_option_of_a_plug_in_is_named(case, plugin):
+def test_a_dead_option_of_a_plug_in_is_named(case, plugin, monkeypatch):
+    monkeypatch.setattr(options, "PAGES", 100)  # what is dead is dead on each
+    monkeypatch.setattr(options, "FEWER", 10)
     name, source = DEAD[case]
     entry = entry_of(source, plugin[1])
     (line,) = dead_options(entry, plugin[1])

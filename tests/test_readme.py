@@ -1,4 +1,4 @@
-"""The README, run: every command, at toy length where training is long, and its Python."""
+"""The README, run: every command, at toy length, on a toy text, where training is long, and its Python."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from tests.commands import ROOT, python
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 TOY = (
-    "train.steps=4 train.eval_every=4 train.checkpoint_every=4 train.sample_tokens=4 model.repeat=1"
+    "train.steps=4",
+    "train.eval_every=4",
+    "train.checkpoint_every=4",
+    "train.sample_tokens=4",
+    "model.repeat=1",
+    "data={text: corpus.txt}",
 )
 pytestmark = pytest.mark.slow
 
@@ -43,7 +48,7 @@ def test_every_command_of_the_readme_runs(folder):
     assert len(commands()) >= 10
     for name, *command in commands():
         assert name == "python"
-        run([*command, *TOY.split()] if "train" in command else command, folder)
+        run([*command, *TOY] if "train" in command else command, folder)
 
 
 def test_every_make_target_of_the_readme_is_there():

@@ -67,7 +67,7 @@ def test_a_process_that_dies_or_lingers_is_told_and_keeps_none_waiting():
 @pytest.mark.slow
 def test_bugs_are_seen_and_the_code_as_it_is_survives():
     """By a law, by a test, and by nothing."""
-    program = "import sys; from tests.zoo.__main__ import main; sys.exit(main(sys.argv[1:], 1))"
+    program = "import sys; from tests.zoo.__main__ import main; sys.exit(main(sys.argv[1:], 1, 0))"
     command = [sys.executable, "-c", program, "future-leak", "alibi-sign", "unchanged"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 0, run.stdout + run.stderr
