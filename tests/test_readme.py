@@ -1,4 +1,4 @@
-"""The README, run: every command, at toy length, on a toy text, where training is long, and its Python."""
+"""The README, run: every command, training at toy length on a toy text, and its Python."""
 
 from __future__ import annotations
 
