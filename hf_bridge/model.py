@@ -8,6 +8,8 @@ cover over ours, and its attention mask becomes our padding, from which position
 # mypy: allow-untyped-calls
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -149,23 +151,47 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):
         output_attentions: bool | None = None,
         output_hidden_states: bool | None = None,
     ) -> Any:
-        """Logits, and with ``labels`` (the ids themselves: they are shifted here) the mean loss."""
-        if output_attentions or output_hidden_states:
-            raise ValueError("attentions and hidden states of inner layers are not kept")
+        """Logits, and with ``labels`` (the ids themselves: they are shifted here) the mean loss.
+
+        Hidden states are what each layer reads, and what the head does, each ``(B, T, dim)``.
+        """
+        if output_attentions:
+            raise ValueError("attentions are not kept: no kernel that computes them gives them")
         if input_ids is None or inputs_embeds is not None:
             raise ValueError("the model reads input_ids, and no embeddings")
         if use_cache and cache is None:
             cache = RecipeCache()
+        if output_hidden_states is None:
+            output_hidden_states = getattr(self.config, "output_hidden_states", False)
         padding = padding_of(attention_mask)
-        if labels is not None:
-            expected = F.pad(labels[:, 1:], (0, 1), value=IGNORED).to(input_ids.device)
-            logits, loss = self.model.logits_and_loss(input_ids, expected, padding)
-        else:
-            memory = None if cache is None else self._memory(cache, len(input_ids))
-            logits, loss = self.model(input_ids, cache=memory, padding=padding), None
-        if return_dict is False:
-            return (logits,) if loss is None else (loss, logits)
-        return CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache)
+        with self._hidden_states(keep=bool(output_hidden_states)) as states:
+            if labels is not None:
+                expected = F.pad(labels[:, 1:], (0, 1), value=IGNORED).to(input_ids.device)
+                logits, loss = self.model.logits_and_loss(input_ids, expected, padding)
+            else:
+                memory = None if cache is None else self._memory(cache, len(input_ids))
+                logits, loss = self.model(input_ids, cache=memory, padding=padding), None
+        if cache is not None:  # if it was cropped, some tokens may have been read again
+            states = [x[:, -input_ids.shape[1] :] for x in states]
+        kept = tuple(states) if output_hidden_states else None
+        out = CausalLMOutputWithPast(loss=loss, logits=logits, cache=cache, hidden_states=kept)
+        return out.to_tuple() if return_dict is False else out
+
+    @contextmanager
+    def _hidden_states(self, keep: bool) -> Iterator[list[Tensor]]:
+        """A list to which each layer, and the head, add what they read meanwhile."""
+        states: list[Tensor] = []
+        layers = getattr(self.model, "layers", ())
+        hooks = [
+            part.register_forward_pre_hook(lambda _, read: states.append(read[0]))
+            for part in (*layers, self.get_output_embeddings())
+            if keep
+        ]
+        try:
+            yield states
+        finally:
+            for hook in hooks:
+                hook.remove()
 
     def _memory(self, cache: RecipeCache, batch_size: int) -> Memory:
         if not isinstance(cache, RecipeCache):

@@ -62,6 +62,28 @@ def test_generation_goes_on_from_a_returned_cache(model):
     assert torch.equal(again, wrapped.generate(IDS, **GREEDY))
 
 
+def test_hidden_states_are_those_of_the_native_class(tmp_path):
+    from transformers import AutoModelForCausalLM
+
+    model = built(MISTRAL)
+    hf_bridge.to_hf(model, tmp_path / "out")
+    native = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    asked = {"output_hidden_states": True}
+    theirs = native(IDS, **asked).hidden_states
+    ours = hf_bridge.as_transformers(model)(IDS, labels=IDS, **asked).hidden_states
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+
+
+def test_hidden_states_of_a_new_token_are_those_it_has_in_the_text(model):
+    wrapped = hf_bridge.as_transformers(model)
+    whole = wrapped(IDS, output_hidden_states=True).hidden_states
+    read = wrapped(IDS[:, :3], use_cache=True)
+    assert read.hidden_states is None
+    read.cache.crop(1)  # a window reads again what it had let go
+    new = wrapped(IDS[:, 2:], cache=read.cache, output_hidden_states=True).hidden_states
+    torch.testing.assert_close(new, tuple(x[:, 2:] for x in whole), rtol=0, atol=1e-5)
+
+
 def test_the_wrapped_model_shares_its_weights(model):
     wrapped = hf_bridge.as_transformers(model)
     ours = {p.data_ptr() for p in model.parameters()}
@@ -149,7 +171,7 @@ def test_trainer_lowers_the_loss_and_saves(tmp_path):
 
 def test_what_is_not_kept_is_refused(model):
     wrapped = hf_bridge.as_transformers(model)
-    with pytest.raises(ValueError, match="not kept"):
+    with pytest.raises(ValueError, match="attentions are not kept"):
         wrapped(IDS, output_attentions=True)
     with pytest.raises(ValueError, match="attention mask of shape"):
         wrapped(IDS, attention_mask=torch.ones(2, 1, 5, 5))
