@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -219,9 +219,14 @@ class Index:
 
 def nearest(word: str, words: Iterable[str]) -> str | None:
     """The word that was probably meant."""
+    return _nearest(word, tuple(words))
+
+
+@lru_cache(1024)  # one slip may be read in every layer
+def _nearest(word: str, words: tuple[str, ...]) -> str | None:
     from difflib import get_close_matches  # only a mistake pays for it
 
-    return next(iter(get_close_matches(word, list(words), n=1)), None)
+    return next(iter(get_close_matches(word, words, n=1)), None)
 
 
 def load_index(plugins: Sequence[Path] = ()) -> Index:
