@@ -243,6 +243,7 @@ def test_command_refuses_what_no_model_can_have(arguments, capsys):
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.slow
 def test_warnings_go_to_stderr(tmp_path):
     path = tmp_path / "page.yaml"
     text = (ROOT / "recipes/llama.yaml").read_text()

@@ -65,6 +65,7 @@ def toy(tmp_path):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", family_names())
 def test_a_family_s_own_defaults_export_as_they_were_imported(name):
     family = load_family(name)

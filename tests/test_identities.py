@@ -328,6 +328,7 @@ BROKEN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", IDENTITIES)
 def test_identity_goes_red_when_its_block_is_broken(name, monkeypatch):
     case = case_of()

@@ -218,6 +218,7 @@ def test_weights_of_a_pickled_folder_are_read_with_its_config(tmp_path):
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
+@pytest.mark.slow
 def test_the_command_reads_a_file(saved, tmp_path):
     path = saved(nanogpt(bias=False), model_args=ARGS)
     (tmp_path / "fields.json").write_text(json.dumps(ARGS | {"bias": False}))

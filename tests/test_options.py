@@ -289,17 +289,8 @@ def entry_of(source, index):
     return index.named(word)[0]
 
 
-LONG = {
-    "a list",
-    "an expert",
-    "an option of an act",
-    "an option of a filler",
-}  # which are sought in many places
-
-
-@pytest.mark.parametrize(
-    "case", [pytest.param(n, marks=[pytest.mark.slow] if n in LONG else []) for n in DEAD]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", DEAD)
 def test_a_dead_option_of_a_plug_in_is_named(case, plugin, monkeypatch):
     monkeypatch.setattr(options, "PAGES", 100)  # what is dead is dead on each
     monkeypatch.setattr(options, "FEWER", 10)
