@@ -21,6 +21,7 @@ class Alibi(nn.Module):
     head counts).
     """
 
+    checks = {"qk_norm_at != 'after'": "alibi rotates nothing that the qk_norm could stand after"}
     rotates = False
 
     def __init__(self, heads: int) -> None:
@@ -45,6 +46,9 @@ class AlibiRounded(nn.Module):
     Source: Almazrouei et al. 2023, arXiv:2311.16867, and the library's code.
     """
 
+    checks = {
+        "qk_norm_at != 'after'": "alibi_rounded rotates nothing that the qk_norm could stand after"
+    }
     rotates, absolute = False, True
 
     def __init__(self, heads: int, head_dim: int) -> None:

@@ -64,10 +64,6 @@ class Attention(nn.Module):
         "qk_norm",
         "not (position == none and qk_norm_at == 'after')": "nothing is rotated that the qk_norm "
         "could stand after",
-        "not (position == 'alibi' and qk_norm_at == 'after')": "alibi rotates nothing that the "
-        "qk_norm could stand after",
-        "not (position == 'alibi_rounded' and qk_norm_at == 'after')": "alibi_rounded rotates "
-        "nothing that the qk_norm could stand after",
         "not (qk_norm != none and head_dim == 1)": "a qk_norm of one number leaves its sign at "
         "most",
         "not (sub_norm != none and heads * value_dim == 1)": "a sub_norm of one number leaves its "
