@@ -7,7 +7,6 @@ import os
 import random
 import re
 import resource
-import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from hypothesis import settings
 from builder import load_recipe
 from builder.errors import BuilderError, RecipeError, render, show
 from tests.commands import python
-from tests.hostile import PAGES, TIMES
+from tests.hostile import PAGES, TIMES, timed
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXTS = [
@@ -28,7 +27,7 @@ PROVING = os.environ.get("HYPOTHESIS_PROFILE") == "prove"
 CHUNKS = 6
 EACH = 25 * settings().max_examples if PROVING else 1000  # pages of a chunk
 MEGABYTES = 200
-SECONDS = 1.0  # of processor time for a mutant, which takes a hundredth of it
+SECONDS = 1.0  # of processor time for a mutant, which takes a fifth of it at most
 
 TOKEN = re.compile(r"\w+|\s+|[^\w\s]")
 NASTY = (
@@ -168,9 +167,10 @@ def test_a_mutated_recipe_is_answered_soon_and_in_its_place(monkeypatch, chunk):
     base = random.randrange(10**9) if PROVING else 0
     for seed in range(base + chunk * EACH, base + (chunk + 1) * EACH):
         text = mutated(seed)
-        start = time.process_time()
-        error = answer(text)
-        assert time.process_time() - start < SECONDS, seed
+        error, seconds = timed(answer, text)
+        if seconds > SECONDS:  # a busy machine only adds
+            seconds = min(timed(answer, text)[1] for _ in range(3))
+        assert seconds < SECONDS, seed
         if error is None:
             continue
         assert show(error).encode(errors="strict"), seed
