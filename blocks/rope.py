@@ -28,6 +28,7 @@ class Rope(nn.Module):
         "not (floor(head_dim * fraction) % 2 == 1 and head_dim * fraction >= 2)": "rotary pairs "
         "need an even number of components, which head_dim={head_dim} * fraction={fraction} is not",
         "head_dim * fraction >= 2": "head_dim={head_dim} * fraction={fraction} has no rotary pair",
+        "theta > 0": "theta={theta} is not above 0",
         "0 < fraction and fraction <= 1": "fraction={fraction} is not above 0 and up to 1",
     }
     bias = None
