@@ -184,8 +184,7 @@ class RecipeForCausalLM(PreTrainedModel, GenerationMixin):
         layers = getattr(self.model, "layers", ())
         hooks = [
             part.register_forward_pre_hook(lambda _, read: states.append(read[0]))
-            for part in (*layers, self.get_output_embeddings())
-            if keep
+            for part in ((*layers, self.get_output_embeddings()) if keep else ())
         ]
         try:
             yield states
