@@ -16,6 +16,8 @@ from blocks import registry
 from blocks.kinds import KINDS
 from builder.graph import NODE, Filler, Leaf, Node, Value
 
+HOMES = ("builder", "builder.training")  # of what is registered outside of blocks/
+
 
 def make(
     block: Filler | Leaf, *widths: int, node: Callable[[Node], Any] | None = None, **sizes: Any
@@ -52,10 +54,11 @@ def registered(kind: str, word: str) -> type:
 @cache
 def _load() -> None:
     registry.load()
-    package = importlib.import_module("builder")
-    for module in pkgutil.iter_modules(package.__path__):
-        if not module.name.startswith("__"):
-            importlib.import_module(f"builder.{module.name}")
+    for home in HOMES:
+        package = importlib.import_module(home)
+        for module in pkgutil.iter_modules(package.__path__):
+            if not module.name.startswith("__"):
+                importlib.import_module(f"{home}.{module.name}")
 
 
 def import_plugins(paths: Sequence[Path]) -> None:

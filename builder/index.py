@@ -21,6 +21,7 @@ from blocks.kinds import KINDS, NODES
 from builder.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
+HOMES = ("blocks", "builder", "builder/training")  # of what is registered
 SAID = (
     "checks",
     "output",
@@ -237,7 +238,7 @@ def load_index(plugins: Sequence[Path] = ()) -> Index:
 @cache  # the files of a process do not change under it
 def _load_index(plugins: tuple[Path, ...]) -> Index:
     entries: dict[tuple[str, str], Entry] = {}
-    own = sorted([*ROOT.glob("blocks/*.py"), *ROOT.glob("builder/*.py")])
+    own = sorted(path for home in HOMES for path in ROOT.glob(f"{home}/*.py"))
     for path in dict.fromkeys([*own, *plugins]):
         for entry in _entries(path):
             first = entries.setdefault((entry.namespace, entry.word), entry)

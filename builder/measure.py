@@ -31,9 +31,9 @@ from builder.fold import shape
 from builder.graph import Graph, Layer, Leaf, edges, walk
 from builder.initial import materialise
 from builder.model import Model, build, length_read
-from builder.optimizers import groups
 from builder.recipe import Recipe
-from builder.step import numerics
+from builder.training.optimizers import groups
+from builder.training.step import numerics
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # as `train` names them
 META = torch.device("meta")

@@ -11,7 +11,7 @@ from builder.graph import Filler
 
 if TYPE_CHECKING:
     from builder.model import Model
-    from builder.runs import Run
+    from builder.training.runs import Run
 
 CARD = "README.md"
 

@@ -7,8 +7,8 @@ import random
 import pytest
 import torch
 
-from builder import checkpoints
 from builder.errors import DamagedError, InputError, ResourceError
+from builder.training import checkpoints
 
 TENSORS = {
     "model": {

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.corpus import Corpus, permuted, split, tokenised, windows
-from builder.data import PIECE, PythonDocs, Text, digest, pieces
 from builder.errors import InputError
 from builder.tokenizers import Bytes
+from builder.training.corpus import Corpus, permuted, split, tokenised, windows
+from builder.training.data import PIECE, PythonDocs, Text, digest, pieces
 
 TOKENIZER = Bytes().fit([])
 

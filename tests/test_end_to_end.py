@@ -6,7 +6,7 @@ import pytest
 import torch
 import transformers
 
-from builder.runs import open_run
+from builder.training.runs import open_run
 from tests.commands import ROOT, python
 
 SHORT = [  # on text that is tokenised in a moment

@@ -49,7 +49,7 @@ ELSEWHERE = {  # codes that no small faulty file can show, and the tests that do
     "file-too-large": "test_read.py",
     "too-many-nodes": "test_read.py",
 }
-COMPUTED = {"no-data"}  # codes that are put together in builder/train.py
+COMPUTED = {"no-data"}  # codes that are put together in builder/training/train.py
 
 
 def finding(line, column=1, width=1, *, severity="error", **more):

@@ -24,7 +24,7 @@ from builder.laws.losses import any_chunk_gives_the_same_loss, labels_of
 from builder.laws.probe import TOLERANCE, distance
 from builder.loss import IGNORED
 from builder.measure import measure, saved_bytes
-from builder.step import backward, evaluate
+from builder.training.step import backward, evaluate
 
 VOCAB, LENGTH, ROWS = 97, 12, 3
 HEADS = {

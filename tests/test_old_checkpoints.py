@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import hf_bridge
 from builder.errors import BuilderError
-from builder.runs import open_run
+from builder.training.runs import open_run
 from hf_bridge.checkpoints import read_checkpoint
 from hf_bridge.folder import WEIGHTS, headers
 from tests.commands import python

@@ -8,10 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from builder import build, load_recipe, runs
+from builder import build, load_recipe
 from builder.errors import DamagedError, InputError, ResourceError
-from builder.runs import Run, create_run, load_weights, open_run, save_checkpoint, take_weights
 from builder.tokenizers import Bytes
+from builder.training import runs
+from builder.training.runs import (
+    Run,
+    create_run,
+    load_weights,
+    open_run,
+    save_checkpoint,
+    take_weights,
+)
 
 PAGE = """
 recipe: 1

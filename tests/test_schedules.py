@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from builder.schedules import Constant, Cosine, Linear, Wsd
+from builder.training.schedules import Constant, Cosine, Linear, Wsd
 
 ALL = [Constant(), Cosine(), Linear(), Wsd(), Cosine(warmup=0, floor=0), Wsd(warmup=0.1, decay=0.5)]
 

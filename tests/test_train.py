@@ -12,18 +12,19 @@ from pathlib import Path
 import pytest
 import torch
 
-import builder.train
-from builder import checkpoints, load_recipe
+import builder.training.train
+from builder import load_recipe
 from builder.__main__ import main
 from builder.continuation import Conversation, Sampling, continue_all, continue_text, encode_prompt
 from builder.devices import physical_cores, use_physical_cores
 from builder.errors import InputError, NumbersError, RecipeError, ResourceError, Stopped
-from builder.evaluate import measure
-from builder.optimizers import groups
-from builder.progress import Progress, duration
-from builder.runs import open_run
-from builder.step import Step, evaluate, take_step
-from builder.train import prepare, resume, train
+from builder.training import checkpoints
+from builder.training.evaluate import measure
+from builder.training.optimizers import groups
+from builder.training.progress import Progress, duration
+from builder.training.runs import open_run
+from builder.training.step import Step, evaluate, take_step
+from builder.training.train import prepare, resume, train
 
 ROOT = Path(__file__).parent.parent
 TEXT = "To be, or not to be, that is the question. Быть или не быть, вот в чём вопрос.\n" * 40
@@ -83,7 +84,7 @@ def interrupted(monkeypatch):
             return take_step(training, index)
 
         with monkeypatch.context() as patch:
-            patch.setattr(builder.train, "take_step", stepping)
+            patch.setattr(builder.training.train, "take_step", stepping)
             with pytest.raises(Stopped) as caught:
                 train(recipe(*settings), Path("runs/stopped"))
         return open_run(Path("runs/stopped")), caught.value
@@ -111,7 +112,8 @@ def test_ctrl_c_saves_and_exits_with_130(interrupted):
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_bit(folder):
     """SIGKILL leaves no time to save: what came after the last checkpoint is done again."""
     code = (
-        "import os, builder.train as t; from builder import load_recipe; from pathlib import Path\n"
+        "import os, builder.training.train as t\n"
+        "from builder import load_recipe; from pathlib import Path\n"
         "step = t.take_step\n"
         "t.take_step = lambda s, i: os.kill(os.getpid(), 9) if i == 7 else step(s, i)\n"
         "t.train(load_recipe(Path('tiny.yaml')), Path('runs/killed'))"

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from blocks.lm_head import LMHead
-from builder import checkpoints, load_recipe
+from builder import load_recipe
 from builder.errors import BuilderError
 from builder.index import load_index
 from builder.laws.option_pages import Pages, model_entries
 from builder.tokenizers import Bpe
-from builder.train import train
+from builder.training import checkpoints
+from builder.training.train import train
 
 INDEX = load_index()
 ENTRIES = [entry for entry in INDEX if entry not in model_entries(INDEX)]

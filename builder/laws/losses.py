@@ -14,7 +14,7 @@ from builder.laws.case import Case, gradients
 from builder.laws.noise import noise_of
 from builder.laws.probe import TOLERANCE, distance, gradients_agree
 from builder.loss import IGNORED
-from builder.step import backward
+from builder.training.step import backward
 
 ROWS = 3
 PARTED = 5  # rows: neither two parts of them nor three are alike

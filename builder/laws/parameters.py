@@ -11,15 +11,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from builder import checkpoints
 from builder.assemble import count_adds
 from builder.graph import edges, leaves
 from builder.laws.case import Case, gradients
 from builder.laws.probe import TOLERANCE
 from builder.model import Model, build
-from builder.optimizers import groups
 from builder.recipe import Recipe
-from builder.runs import load_weights
+from builder.training import checkpoints
+from builder.training.optimizers import groups
+from builder.training.runs import load_weights
 
 TABLES = ("embedding", "positions", "norm")  # kinds whose parameters never decay
 FEW = 10  # draws before it is asked what may keep a parameter from learning

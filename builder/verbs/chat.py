@@ -26,7 +26,7 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     from builder.continuation import Conversation
     from builder.devices import pick_device
-    from builder.runs import open_run, say
+    from builder.training.runs import open_run, say
 
     opened = open_run(args.run, args.plugins)
     model = opened.model(pick_device(args.device))

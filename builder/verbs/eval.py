@@ -19,8 +19,8 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from builder.evaluate import measure
-    from builder.runs import open_run
+    from builder.training.evaluate import measure
+    from builder.training.runs import open_run
 
     found = measure(open_run(args.run, args.plugins), args.data, args.device)
     print(f"loss          {found.loss:.4f} nats a token")

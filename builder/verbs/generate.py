@@ -73,7 +73,7 @@ def sampling(args: Namespace) -> Sampling:
 def run(args: Namespace) -> None:
     from builder.continuation import continue_all, continue_text, encode_prompt
     from builder.devices import pick_device
-    from builder.runs import open_run, say
+    from builder.training.runs import open_run, say
 
     opened = open_run(args.run, args.plugins)
     context = opened.recipe.graph.context

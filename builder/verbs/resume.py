@@ -16,7 +16,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from builder.runs import open_run
-    from builder.train import resume
+    from builder.training.runs import open_run
+    from builder.training.train import resume
 
     print(ending(resume(open_run(args.run, args.plugins), args.device)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from builder.verbs import load, recipe_arguments
 
 if TYPE_CHECKING:
-    from builder.runs import Run
+    from builder.training.runs import Run
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -36,8 +36,8 @@ def device_argument(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> None:
     recipe = load(args)
-    from builder.runs import open_run, say
-    from builder.train import dry_run, train
+    from builder.training.runs import open_run, say
+    from builder.training.train import dry_run, train
 
     start = None if args.start is None else open_run(args.start, args.plugins)
     if args.dry_run:

@@ -24,7 +24,7 @@ def run(args: Namespace) -> None:
     import torch
 
     from builder.errors import render
-    from builder.runs import open_run, say
+    from builder.training.runs import open_run, say
     from hf_bridge.card import story_of
     from hf_bridge.exporting import to_hf
     from hf_bridge.folder import WEIGHTS, common_dtype, headers

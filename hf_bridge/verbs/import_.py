@@ -41,8 +41,8 @@ def configure(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> None:
     import torch
 
-    from builder.runs import create_run, save_checkpoint
     from builder.tokenizers import Tokenizer
+    from builder.training.runs import create_run, save_checkpoint
     from hf_bridge.importing import from_folder, opened
 
     dtype = getattr(torch, DTYPES[args.dtype]) if args.dtype else None

@@ -1118,7 +1118,7 @@ WIRING = (
     ),
     bug(
         "tie-lost-on-loading",
-        "builder/runs.py",
+        "builder/training/runs.py",
         "what is loaded takes the place of a weight, and whoever was tied to it keeps the old one",
         (
             "            )\n        parameter.copy_(tensors[name])\n\n\n",
@@ -1198,21 +1198,21 @@ TRAINING = (
     ),
     bug(
         "parts-count-alike",
-        "builder/step.py",
+        "builder/training/step.py",
         "unequal parts of a batch are averaged: torchtune#1875, mlx-lm#1413",
         ("weighed = loss * (len(part) / len(batch))", "weighed = loss / settings.accumulate"),
         seen_by="unequal_parts_make_one_batch",
     ),
     bug(
         "parts-are-summed",
-        "builder/step.py",
+        "builder/training/step.py",
         "a gradient that grows with the number of parts: a common slip",
         ("weighed = loss * (len(part) / len(batch))", "weighed = loss"),
         seen_by="unequal_parts_make_one_batch",
     ),
     bug(
         "norms-decay",
-        "builder/optimizers.py",
+        "builder/training/optimizers.py",
         "gains and biases decay: transformers#35927, Fast-LLM#542",
         ("parameter.dim() - stacked >= 2 and not", "not"),
         (
@@ -1223,21 +1223,21 @@ TRAINING = (
     ),
     bug(
         "embeddings-decay",
-        "builder/optimizers.py",
+        "builder/training/optimizers.py",
         "a table is taken for a matrix that mixes: minGPT#24",
         ('leaf.kind in ("embedding", "positions", "norm")', 'leaf.kind in ("positions", "norm")'),
         seen_by="each_is_moved_by_one_group",
     ),
     bug(
         "gains-of-experts-decay",
-        "builder/optimizers.py",
+        "builder/training/optimizers.py",
         "a stacked gain has two dimensions: a common slip",
         ("parameter.dim() - stacked >= 2", "parameter.dim() >= 2"),
         seen_by="each_is_moved_by_one_group",
     ),
     bug(
         "shared-weights-move-twice",
-        "builder/optimizers.py",
+        "builder/training/optimizers.py",
         "a tied weight is in two groups, or twice in one",
         (
             "in model.named_parameters():\n        stacked",
@@ -1247,7 +1247,7 @@ TRAINING = (
     ),
     bug(
         "weights-not-in-any-group",
-        "builder/optimizers.py",
+        "builder/training/optimizers.py",
         "what is in no group does not learn: a common slip",
         (
             "(decayed if mixes else kept).append(parameter)",

@@ -21,9 +21,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from builder.data import Source, digest
 from builder.errors import InputError, ResourceError
 from builder.tokenizers import Tokenizer
+from builder.training.data import Source, digest
 
 Array: TypeAlias = np.ndarray[Any, Any]
 FORMAT = 1

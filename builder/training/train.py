@@ -11,17 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from builder import checkpoints
 from builder.construct import make
-from builder.corpus import Corpus, split, tokenised, windows
 from builder.devices import pick_device, use_physical_cores
 from builder.errors import InputError
-from builder.optimizers import groups, restore, state_tensors
-from builder.progress import Progress, duration
-from builder.runs import ROOT, Run, append, create_run, load_weights, save_checkpoint, take_weights
-from builder.signals import Stop, stopping
-from builder.step import Evaluation, Step, Training, backward, evaluate, take_step
 from builder.tokenizers import Tokenizer
+from builder.training import checkpoints
+from builder.training.corpus import Corpus, split, tokenised, windows
+from builder.training.optimizers import groups, restore, state_tensors
+from builder.training.progress import Progress, duration
+from builder.training.runs import (
+    ROOT,
+    Run,
+    append,
+    create_run,
+    load_weights,
+    save_checkpoint,
+    take_weights,
+)
+from builder.training.signals import Stop, stopping
+from builder.training.step import Evaluation, Step, Training, backward, evaluate, take_step
 
 if TYPE_CHECKING:
     from builder.graph import Filler

@@ -28,9 +28,9 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-from builder import checkpoints
 from builder.errors import DamagedError, InputError, ResourceError
 from builder.tokenizers import Tokenizer
+from builder.training import checkpoints
 
 if TYPE_CHECKING:
     from builder.model import Model

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from builder.construct import make
-from builder.corpus import tokenised
-from builder.data import Source, Text
 from builder.devices import pick_device, use_physical_cores
 from builder.errors import InputError
 from builder.graph import Filler
 from builder.index import load_index
-from builder.runs import Run, say
-from builder.step import Evaluation, evaluate
-from builder.train import CACHE, prepare_data
+from builder.training.corpus import tokenised
+from builder.training.data import Source, Text
+from builder.training.runs import Run, say
+from builder.training.step import Evaluation, evaluate
+from builder.training.train import CACHE, prepare_data
 
 
 def measure(run: Run, data: str | None = None, device: str | None = None) -> Evaluation:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from builder.corpus import Array, Corpus, windows
 from builder.errors import NumbersError
-from builder.settings import Train
+from builder.training.corpus import Array, Corpus, windows
+from builder.training.settings import Train
 
 if TYPE_CHECKING:
     from builder.model import Model

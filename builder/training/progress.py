@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TextIO
 
-from builder.step import Step
+from builder.training.step import Step
 
 BETWEEN_LINES_S = 10.0
 BETWEEN_REWRITES_S = 0.1

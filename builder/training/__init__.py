@@ -1,0 +1,1 @@
+"""Training: data in its order, the step, checkpoints that can be trusted, run folders."""
