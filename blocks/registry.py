@@ -54,6 +54,7 @@ Reference: TypeAlias = object  # what a label names; ``forward`` is given it by 
 References: TypeAlias = Sequence[object]  # all that bore the label before, first to last
 
 Act: TypeAlias = Maker
+Data: TypeAlias = Maker
 Gate: TypeAlias = Maker
 Init: TypeAlias = Maker
 Mask: TypeAlias = Maker

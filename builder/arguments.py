@@ -19,7 +19,7 @@ from builder.errors import Finding, Mark
 from builder.expand import given
 from builder.expressions import ExpressionError, holds, parse
 from builder.expressions import names as names_in
-from builder.graph import Edge, Filler, Node, Stream
+from builder.graph import Edge, Filler, Named, Node, Stream
 from builder.index import (
     REQUIRED,
     Entry,
@@ -252,6 +252,8 @@ class Arguments:
                 return FAULTY if number is None else float(number)
             case "list":
                 return self._list(value, type, word, parameter)
+            case "map":
+                return self._map(value, type, word, parameter)
         written = value.value if isinstance(value, Scalar) else FAULTY
         if type.base == "bool":
             help = f"write {TRUTHS[written]}" if written in TRUTHS else ""
@@ -268,6 +270,14 @@ class Arguments:
             return self._misfit("a list", value)
         items = tuple(self._value(item, type.item, word, parameter) for item in value)
         return FAULTY if FAULTY in items else items
+
+    def _map(self, value: Value, type: Type, word: Word, parameter: Parameter) -> Any:
+        if not isinstance(value, Mapping) or type.item is None:
+            return self._misfit("a map of names", value)
+        items = [(str(k.value), self._value(v, type.item, word, parameter)) for k, v in value]
+        if any(item is FAULTY for _, item in items):
+            return FAULTY
+        return Named(tuple(items), tuple(key.mark for key, _ in value))
 
     def _no_choice(self, value: Value, type: Type) -> Any:
         choices = [str(choice) for choice in type.choices]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from builder.expressions import evaluate, names, parse
-from builder.graph import NODE, Edge, Filler, Leaf, Value, edges_in
+from builder.graph import NODE, Edge, Filler, Leaf, Named, Value, edges_in
 from builder.index import Entry, Index, Parameter, SizeDefault
 
 
@@ -80,6 +80,8 @@ def told(value: Value, index: Index) -> str:
             return " ".join([value.word, *inside])
         case tuple():
             return ", ".join(told(item, index) for item in value)
+        case Named():
+            return ", ".join(f"{name}: {told(item, index)}" for name, item in value)
         case None:
             return "none"
         case bool():

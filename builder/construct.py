@@ -14,7 +14,7 @@ from typing import Any
 
 from blocks import registry
 from blocks.kinds import KINDS
-from builder.graph import NODE, Filler, Leaf, Node, Value
+from builder.graph import NODE, Filler, Leaf, Named, Node, Value
 
 HOMES = ("builder", "builder.training")  # of what is registered outside of blocks/
 
@@ -37,6 +37,8 @@ def make(
 def _ready(value: Value, node: Callable[[Node], Any] | None) -> Any:
     if isinstance(value, Filler):
         return partial(make, value)
+    if isinstance(value, Named):
+        return {name: _ready(held, node) for name, held in value}
     if isinstance(value, NODE):
         assert node is not None, f"{value} stands where no node can"
         return lambda *widths, **sizes: node(value)

@@ -103,6 +103,8 @@ def _options(written: Mapping, entry: Entry, index: Index) -> Mapping:
             value = _slot(value, parameter.type.slot, index)
         elif parameter.type.base == "node":
             value = _node(value, index)
+        elif (item := parameter.type.item) and item.base == "slot" and isinstance(value, Mapping):
+            value = replace(value, entries=tuple((k, _slot(v, item.slot, index)) for k, v in value))
         entries.append((Scalar(parameter.name, value.mark), value))
     return replace(written, entries=tuple(entries))
 

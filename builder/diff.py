@@ -25,6 +25,7 @@ from builder.graph import (
     Joined,
     Layer,
     Leaf,
+    Named,
     Node,
     Parallel,
     Residual,
@@ -103,6 +104,10 @@ def differing(
                 lone = entry.parameter(name).role == "value"
                 inside = within if lone else f"{within}.{name}"
                 yield from differing(inside, value, theirs[name], index)
+        case (Named(), Named()):
+            here, there = dict(ours), dict(theirs)
+            for name in dict.fromkeys([*here, *there]):
+                yield from differing(f"{path}.{name}", here.get(name), there.get(name), index)
         case _ if isinstance(ours, NODE) and isinstance(theirs, NODE):
             yield from _differing_nodes(path, ours, theirs, index)
         case _ if ours != theirs:

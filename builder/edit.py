@@ -15,7 +15,7 @@ from typing import NoReturn, TypeAlias
 
 from builder.budget import MAX_NESTED, Budget, too_deep
 from builder.errors import Finding, Mark, RecipeError
-from builder.index import Entry, Index, MakerDefault, Parameter, nearest
+from builder.index import Entry, Index, MakerDefault, Parameter, Type, nearest
 from builder.read import Mapping, Scalar, Sequence, Value
 
 SECTIONS = {"tokenizer": "tokenizer", "data": "data"}  # slots of the page itself
@@ -250,12 +250,23 @@ class Editor:
             parameter.type.base == "node" and (old or _default(parameter, options.mark)) is not None
         ):
             value = self.node(old or _default(parameter, options.mark) or new, rest, new)
+        elif parameter.type.base == "map":
+            value = self._named(old or Mapping((), options.mark), parameter.type, rest, new)
         else:
             self._fail(
                 "path-not-found",
                 f"{words[0]!r} of {entry.word!r} is one value: nothing is inside it",
             )
         return put(options, words[0], value)
+
+    def _named(self, old: Value, type: Type, words: list[str], new: Value) -> Mapping:
+        """A map of names with one of them changed, or added; a name of plain values has dots."""
+        held = old if isinstance(old, Mapping) else Mapping((), old.mark)
+        if type.item is None or type.item.base != "slot":
+            return put(held, ".".join(words), new)
+        name, rest = words[0], words[1:]
+        value = self._slot(held.get(name), type.item.slot, rest, new) if rest else new
+        return put(held, name, value)
 
     def _slot(self, old: Value | None, kind: str, words: list[str], new: Value) -> Value:
         """A slot's filler picked by its word; the same one keeps its other options, another

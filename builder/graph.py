@@ -52,6 +52,17 @@ class Leaf:
 
 
 @dataclass(frozen=True)
+class Named:
+    """Values by names that the page chose, in the written order, and the place of each."""
+
+    entries: tuple[tuple[str, Value], ...]
+    marks: tuple[Mark, ...] = field(default=(), compare=False, repr=False)
+
+    def __iter__(self) -> Iterator[tuple[str, Value]]:
+        return iter(self.entries)
+
+
+@dataclass(frozen=True)
 class Stream:
     """What passes between two nodes: ``tokens``, a ``stream`` of some width, or ``logits``; and the
     number of the tap that it has just passed.
@@ -128,7 +139,9 @@ class Edge:
 
 Node: TypeAlias = Leaf | Chain | Residual | Parallel | Joined | Layer | Tap
 NODE = Leaf | Chain | Residual | Parallel | Joined | Layer | Tap  # for isinstance
-Value: TypeAlias = "int | float | str | bool | tuple[Value, ...] | Filler | Edge | Node | None"
+Value: TypeAlias = (
+    "int | float | str | bool | tuple[Value, ...] | Named | Filler | Edge | Node | None"
+)
 
 
 @dataclass(frozen=True)

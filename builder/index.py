@@ -56,7 +56,7 @@ class MakerDefault:
 
 
 Base: TypeAlias = Literal[
-    "int", "float", "bool", "str", "literal", "slot", "node", "list", "reference"
+    "int", "float", "bool", "str", "literal", "slot", "node", "list", "map", "reference"
 ]
 
 
@@ -65,7 +65,7 @@ class Type:
     base: Base
     choices: tuple[str | int, ...] = ()  # of a literal
     slot: str = ""  # the kind of block that fills it; of a reference, what is read
-    item: Type | None = None  # of a list
+    item: Type | None = None  # of a list, or of a map of names
     optional: bool = False  # may be none
 
     @property
@@ -79,6 +79,7 @@ class Type:
             "slot": f"<{self.slot}>",
             "node": "<node>",
             "list": f"list of {self.item}",
+            "map": f"{{name: {self.item}}}",
             "reference": "<label>",
         }.get(self.base, self.base)
         return f"none | {text}" if self.optional else text
@@ -408,6 +409,8 @@ class _Module:
                 value is ...
             ):
                 return Type("list", item=self.type(item))
+            case ast.Subscript(ast.Name("Mapping"), ast.Tuple([ast.Name("str"), item])):
+                return Type("map", item=self.type(item))
             case ast.Subscript(ast.Name("Sequence" | "list"), item):
                 return Type("list", item=self.type(item))
             case ast.Name("Node"):
@@ -420,7 +423,8 @@ class _Module:
                 return Type("slot", slot=name.lower())
             case ast.Name(name) if name in self.names:
                 return self.type(self.names[name])
-        known = "int, float, bool, str, Literal[...], tuple[X, ...], X | None, Node, Reference"
+        known = "int, float, bool, str, Literal[...], tuple[X, ...], Mapping[str, X], X | None"
+        known += ", Node, Reference"
         slots = ", ".join(kind.title() for kind in KINDS if kind not in NODES or kind == "norm")
         message = (
             f"{ast.unparse(annotation)!r} is no type of a recipe; types: {known}; slots: {slots}"

@@ -18,35 +18,39 @@ from builder.graph import Graph, Leaf, edges, leaves
 IGNORED = -100  # a label that does not count
 
 
-def summed(logits: Tensor, labels: Tensor) -> Tensor:
+def summed(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
     """Cross entropy in nats over the labels that are not -100, summed in float32 or wider.
 
-    Shapes: logits ``(..., vocab)``, labels ``(...)``.
+    Shapes: logits ``(..., vocab)``, labels ``(...)``.  ``z_loss`` weighs the square of ``log sum
+    exp(logits)``, which keeps it near 0 (Chowdhery et al. 2022, PaLM, section 5).
     """
     wide = torch.promote_types(logits.dtype, torch.float32)
-    flat = logits.to(wide).flatten(0, -2)
-    return F.cross_entropy(flat, labels.flatten(), ignore_index=IGNORED, reduction="sum")
+    flat, labels = logits.to(wide).flatten(0, -2), labels.flatten()
+    total = F.cross_entropy(flat, labels, ignore_index=IGNORED, reduction="sum")
+    if z_loss:
+        total = total + z_loss * flat.logsumexp(-1)[labels != IGNORED].square().sum()
+    return total
 
 
 def summed_in_chunks(
-    head: Callable[[Tensor], Tensor],
+    cost: Callable[[Tensor, Tensor], Tensor],
     parameters: Sequence[Tensor],
     x: Tensor,
     labels: Tensor,
     chunk: int,
 ) -> Tensor:
-    """``summed(head(x), labels)``, holding the logits of no more than ``chunk`` positions.
+    """``cost(x, labels)``, holding the logits of no more than ``chunk`` positions.
 
-    ``head``, whose parameters these are, reads every position by itself.  Shapes: x ``(B, T,
-    dim)``, labels ``(B, T)``.
+    ``cost``, whose parameters these are, sums over positions, and reads every one by itself.
+    Shapes: x ``(B, T, dim)``, labels ``(B, T)``.
     """
     x, labels = x.flatten(0, 1)[None], labels.flatten()[None]
     if torch.is_grad_enabled():
         learning = [parameter for parameter in parameters if parameter.requires_grad]
         apply: Callable[..., Tensor] = _InChunks.apply
-        return apply(head, chunk, labels, x, *learning)
+        return apply(cost, chunk, labels, x, *learning)
     pieces = zip(_cut(x, chunk), _cut(labels, chunk), strict=True)
-    return torch.stack([summed(head(piece), expected) for piece, expected in pieces]).sum()
+    return torch.stack([cost(piece, expected) for piece, expected in pieces]).sum()
 
 
 def _cut(x: Tensor, chunk: int) -> tuple[Tensor, ...]:
@@ -62,7 +66,7 @@ class _InChunks(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        head: Callable[[Tensor], Tensor],
+        cost: Callable[[Tensor, Tensor], Tensor],
         chunk: int,
         labels: Tensor,
         x: Tensor,
@@ -75,7 +79,7 @@ class _InChunks(torch.autograd.Function):
         for piece, expected, towards in zip(*pieces, strict=True):
             with torch.enable_grad():
                 piece = piece.detach().requires_grad_()
-                total = summed(head(piece), expected)
+                total = cost(piece, expected)
             own, *found = torch.autograd.grad(total, (piece, *parameters), allow_unused=True)
             totals.append(total.detach())
             towards.copy_(own)

@@ -32,7 +32,8 @@ from builder.graph import Graph, Layer, Leaf, edges, walk
 from builder.initial import materialise
 from builder.model import Model, build, length_read
 from builder.recipe import Recipe
-from builder.training.optimizers import groups
+from builder.training.layers import around_layers
+from builder.training.optimizers import learners, state_tensors
 from builder.training.step import numerics
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # as `train` names them
@@ -381,6 +382,7 @@ def measure_memory(recipe: Recipe, length: int, batch: int, dtype: str) -> Memor
         optimizer = _known(lambda: optimizer_bytes(model, recipe))
         ids = torch.empty(batch, length).long()
         chunk = cast("int | None", recipe.train["loss_chunk"])
+        around_layers(model, None, bool(recipe.train["recompute"]))
         activations = _known(lambda: saved_bytes(model, ids, dtype, chunk))
     return Memory(weights, weights, optimizer, activations)
 
@@ -402,12 +404,13 @@ class _LayerNormOfCPU(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def optimizer_bytes(model: Model, recipe: Recipe) -> int:
     """What the recipe's optimizer remembers after a step."""
-    optimizer = make(recipe.train).optimizer.over(groups(model, recipe.graph))
+    optimizers = make(recipe.train).optimizer.over(learners(model, recipe.graph))
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
-    optimizer.step()
+    for optimizer in optimizers:
+        optimizer.step()
     model.zero_grad()
-    return sum(tensor.nbytes for state in optimizer.state.values() for tensor in state.values())
+    return sum(tensor.nbytes for tensor in state_tensors(optimizers, model).values())
 
 
 def saved_bytes(model: Model, ids: Tensor, dtype: str, loss_chunk: int | None = None) -> int:

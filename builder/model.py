@@ -72,23 +72,29 @@ class Model(nn.Module):
         padding: Tensor | None = None,
         documents: Tensor | None = None,
         chunk: int | None = None,
+        z_loss: float = 0.0,
     ) -> Tensor:
         """Mean cross entropy in nats over the labels that are not -100, and the blocks' own losses.
 
         ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean
         is 0.  With a ``chunk`` no more than so many positions' logits are held at once, if what
         gives them, and all after it, reads every position by itself; the loss and its gradients are
-        the same, and dropout on logits is drawn chunk by chunk.
+        the same, and dropout on logits is drawn chunk by chunk.  ``z_loss`` weighs the square of
+        the logarithm of the softmax's denominator, meant over the same labels.
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk={chunk} is below 1")
         if chunk is None or self._end is None:
-            return self.logits_and_loss(ids, labels, padding, documents)[1]
+            return self.logits_and_loss(ids, labels, padding, documents, z_loss)[1]
         call = self._call(ids, 0, documents, padding)
         body, end = self._run.split(self._end)
         x = body(call.ids, call, None)
         total = summed_in_chunks(
-            lambda piece: end(piece, call, None), self._last_parameters(), x, labels, chunk
+            lambda piece, expected: summed(end(piece, call, None), expected, z_loss),
+            self._last_parameters(),
+            x,
+            labels,
+            chunk,
         )
         return _mean(total, labels, call)
 
@@ -105,11 +111,12 @@ class Model(nn.Module):
         labels: Tensor,
         padding: Tensor | None = None,
         documents: Tensor | None = None,
+        z_loss: float = 0.0,
     ) -> tuple[Tensor, Tensor]:
         """What ``forward`` and ``loss`` give, in one pass."""
         call = self._call(ids, 0, documents, padding)
         logits = self._logits(call, None)
-        return logits, _mean(summed(logits, labels), labels, call)
+        return logits, _mean(summed(logits, labels, z_loss), labels, call)
 
     def new_cache(self, batch_size: int) -> Cache:
         """An empty memory for ``batch_size`` rows."""

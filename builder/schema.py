@@ -287,6 +287,10 @@ class _Language:
                 assert type.item is not None
                 listed = {"type": "array", "items": self.typed(type.item)}
                 return _or_none(listed, type.optional)
+            case "map":
+                assert type.item is not None
+                named = {"type": "object", "additionalProperties": self.typed(type.item)}
+                return _or_none(named, type.optional)
             case "int":
                 return _or_none(_number(whole=True, least=1 if size else None), type.optional)
             case "float":

@@ -173,6 +173,8 @@ class Bpe:
     Source: Radford et al. 2019 (GPT-2), section 2.2.
     """
 
+    learns = True  # from the corpus
+
     def __init__(self, vocab: int) -> None:
         self.vocab = vocab
 
@@ -208,6 +210,8 @@ class Bytes:
 @register("char", kind="tokenizer")
 class Char:
     """A token for each character that the corpus holds, in the order of their code points."""
+
+    learns = True
 
     def fit(self, texts: Iterable[str]) -> Tokenizer:
         return without_merges(sorted(set().union(*texts)), spell)

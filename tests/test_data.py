@@ -9,14 +9,30 @@ from hypothesis import strategies as st
 
 from builder.errors import InputError
 from builder.tokenizers import Bytes
-from builder.training.corpus import Corpus, permuted, split, tokenised, windows
-from builder.training.data import PIECE, PythonDocs, Text, digest, pieces
+from builder.training.corpus import Corpus, Tokens, split
+from builder.training.corpus import tokenised as tokenised_as
+from builder.training.data import PIECE, Text, digest, pieces
+from builder.training.order import permuted
+from builder.training.python_docs import PythonDocs
 
 TOKENIZER = Bytes().fit([])
 
 
 def corpus(tokens, length):
-    return Corpus(np.arange(tokens, dtype=np.uint16), np.empty(0), 0, length, "")
+    nothing = np.empty(0, np.int64)
+    return Corpus(
+        Tokens(np.arange(tokens, dtype=np.uint16), nothing), Tokens(nothing, nothing), 0, length, ""
+    )
+
+
+def windows(data, seed, first, count):
+    """Samples of the stream, each with the token after it."""
+    batch = data.batch(seed, np.arange(first, first + count))
+    return np.concatenate([batch.ids.numpy(), batch.labels[:, -1:].numpy()], 1)
+
+
+def tokenised(source, tokenizer, cache):
+    return tokenised_as(source, tokenizer, cache, digest(source))
 
 
 def read(source):
@@ -54,8 +70,8 @@ def test_samples_depend_on_neither_batch_size_nor_where_one_begins(tokens, lengt
 @given(tokens=st.integers(30, 400), length=st.integers(1, 20), epoch=st.integers(0, 3))
 def test_every_window_comes_once_an_epoch(tokens, length, epoch):
     data = corpus(tokens, length)
-    found = windows(data, 0, epoch * data.windows, data.windows)
-    assert sorted(found[:, 0].tolist()) == [length * i for i in range(data.windows)]
+    found = windows(data, 0, epoch * data.samples, data.samples)
+    assert sorted(found[:, 0].tolist()) == [length * i for i in range(data.samples)]
     np.testing.assert_array_equal(found[:, 1:] - found[:, :-1], 1)
 
 
@@ -116,8 +132,8 @@ def test_what_cannot_be_read_is_said(tmp_path):
 def test_tokens_are_those_of_the_documents_with_an_end_after_each(tmp_path):
     (tmp_path / "a.jsonl").write_text("".join(json.dumps({"text": t}) + "\n" for t in ("ab", "é")))
     file = tokenised(Text(str(tmp_path / "a.jsonl")), TOKENIZER, tmp_path / "cache")
-    assert file.tokens.tolist() == [*TOKENIZER.encode("ab"), 0, *TOKENIZER.encode("é"), 0]
-    assert file.ends.tolist() == [3, 6]
+    assert file.tokens.ids.tolist() == [*TOKENIZER.encode("ab"), 0, *TOKENIZER.encode("é"), 0]
+    assert file.tokens.begins.tolist() == [2, 5] and file.documents == 2
     assert file.bytes == 4
 
 
@@ -125,13 +141,13 @@ def test_the_cache_is_rebuilt_when_the_text_changes_or_it_is_torn(tmp_path):
     path, cache = tmp_path / "a.txt", tmp_path / "cache"
     path.write_text("one")
     first = tokenised(Text(str(path)), TOKENIZER, cache)
-    tokens = first.tokens.tolist()
+    tokens = first.tokens.ids.tolist()
     (home,) = cache.iterdir()
     written = (home / "tokens.bin").stat().st_mtime_ns
     tokenised(Text(str(path)), TOKENIZER, cache)
     assert (home / "tokens.bin").stat().st_mtime_ns == written
     (home / "tokens.bin").write_bytes(b"\0\0")
-    assert tokenised(Text(str(path)), TOKENIZER, cache).tokens.tolist() == tokens
+    assert tokenised(Text(str(path)), TOKENIZER, cache).tokens.ids.tolist() == tokens
     path.write_text("two")
     assert tokenised(Text(str(path)), TOKENIZER, cache).source != first.source
     assert not list(cache.glob(".tmp-*"))

@@ -24,7 +24,8 @@ from builder.laws.losses import any_chunk_gives_the_same_loss, labels_of
 from builder.laws.probe import TOLERANCE, distance
 from builder.loss import IGNORED
 from builder.measure import measure, saved_bytes
-from builder.training.step import backward, evaluate
+from builder.training.corpus import Batch, Tokens
+from builder.training.step import Training, backward, evaluate
 
 VOCAB, LENGTH, ROWS = 97, 12, 3
 HEADS = {
@@ -39,6 +40,25 @@ def recipe_of(head=("lm_head",), *, vocab=VOCAB, **train):
     model = ["token_embedding", {"residual": ["rmsnorm", "attention"]}, *head]
     train = {option: "none" if value is None else value for option, value in train.items()}
     return load_recipe({"recipe": 1, "dims": dims, "model": model, "train": train})
+
+
+def stretch(ids):
+    return Tokens(ids, np.empty(0, np.int64))
+
+
+def batch_of(ids):
+    return Batch(ids[:, :-1], ids[:, 1:])
+
+
+def test_z_loss_is_the_squared_logarithm_of_the_denominator_over_the_same_labels():
+    case = Case(recipe_of())
+    ids, labels = case.ids(ROWS), labels_of(case)
+    with torch.no_grad():
+        plain, with_z = case.model.loss(ids, labels), case.model.loss(ids, labels, z_loss=0.3)
+        rows = zip(case.model(ids).flatten(0, 1), labels.flatten(), strict=True)
+        squares = [float(row.exp().sum().log()) ** 2 for row, label in rows if label != IGNORED]
+    expected = float(plain) + 0.3 * sum(squares) / len(squares)
+    assert math.isclose(float(with_z), expected, rel_tol=TOLERANCE)
 
 
 @settings(max_examples=12)
@@ -122,15 +142,15 @@ def test_no_more_logits_are_held_than_the_chunk_says(head, learning):
 @pytest.mark.parametrize("learning", [True, False], ids=["trained", "evaluated"])
 def test_training_and_evaluation_hold_as_few_as_the_recipe_asks(learning):
     recipe = recipe_of(loss_chunk=5, batch=ROWS, length=LENGTH)
-    model, training = build(recipe), make(recipe.train)
+    model, settings = build(recipe), make(recipe.train)
     shapes = [tuple(p.shape) for p in model.parameters()]
-    tokens = np.arange(ROWS * LENGTH + 1, dtype=np.uint16) % VOCAB
+    tokens = stretch(np.arange(ROWS * LENGTH + 1, dtype=np.uint16) % VOCAB)
     with Largest(VOCAB, shapes + [shape[::-1] for shape in shapes]) as largest:
         if learning:
             batch = torch.arange(ROWS * (LENGTH + 1)).reshape(ROWS, -1) % VOCAB
-            backward(model, training, batch, 0)
+            backward(Training.alone(model, settings), batch_of(batch), 0)
         else:
-            evaluate(model, tokens, 1, LENGTH, ROWS, loss_chunk=training.loss_chunk)
+            evaluate(model, tokens, 1, LENGTH, ROWS, loss_chunk=settings.loss_chunk)
     assert largest.logits == 5 * VOCAB
 
 
@@ -153,10 +173,11 @@ def test_memory_that_is_told_is_what_training_keeps(head, dtype):
 
 
 def trained(chunk, accumulate=1):
-    recipe = recipe_of(loss_chunk=chunk, accumulate=accumulate, batch=4, length=LENGTH)
+    """With a z-loss, which chunks must sum too."""
+    recipe = recipe_of(loss_chunk=chunk, accumulate=accumulate, batch=4, length=LENGTH, z_loss=0.1)
     model = build(recipe, dtype=torch.float64)
     batch = torch.arange(4 * (LENGTH + 1)).reshape(4, -1) * 7 % VOCAB
-    loss = backward(model, make(recipe.train), batch, 0)
+    loss = backward(Training.alone(model, make(recipe.train)), batch_of(batch), 0)
     return loss, {name: p.grad for name, p in model.named_parameters()}
 
 
@@ -171,7 +192,7 @@ def test_training_in_chunks_takes_the_same_step(accumulate):
 
 def test_evaluation_in_chunks_finds_the_same_loss():
     model = build(recipe_of(), dtype=torch.float64)
-    tokens = np.arange(100, dtype=np.uint16) * 7 % VOCAB
+    tokens = stretch(np.arange(100, dtype=np.uint16) * 7 % VOCAB)
     plain = evaluate(model, tokens, 100, LENGTH, ROWS)
     for chunk in (1, 7, 1000):
         found = evaluate(model, tokens, 100, LENGTH, ROWS, loss_chunk=chunk)

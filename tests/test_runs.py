@@ -76,7 +76,7 @@ def test_a_folder_that_cannot_be_written_leaves_nothing(recipe, tmp_path, monkey
     def fail(*args, **kwargs):
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(runs.checkpoints, "sync", fail)
+    monkeypatch.setattr(runs.disk, "sync", fail)
     with pytest.raises(ResourceError):
         create_run(recipe, None, [], root=tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -12,19 +12,20 @@ from pathlib import Path
 import pytest
 import torch
 
-import builder.training.train
+import builder.training.loop
 from builder import load_recipe
 from builder.__main__ import main
 from builder.continuation import Conversation, Sampling, continue_all, continue_text, encode_prompt
 from builder.devices import physical_cores, use_physical_cores
-from builder.errors import InputError, NumbersError, RecipeError, ResourceError, Stopped
-from builder.training import checkpoints
+from builder.errors import InputError, RecipeError, ResourceError, Stopped
+from builder.training import checkpoints, disk
 from builder.training.evaluate import measure
-from builder.training.optimizers import groups
+from builder.training.loop import first_batch, resume, train
+from builder.training.optimizers import learners, state_tensors
+from builder.training.prepare import prepare
 from builder.training.progress import Progress, duration
 from builder.training.runs import open_run
 from builder.training.step import Step, evaluate, take_step
-from builder.training.train import prepare, resume, train
 
 ROOT = Path(__file__).parent.parent
 TEXT = "To be, or not to be, that is the question. Быть или не быть, вот в чём вопрос.\n" * 40
@@ -62,15 +63,19 @@ def weights(run):
     return checkpoints.read(path, "model") | checkpoints.read(path, "training")
 
 
-def losses(run):
-    return [{key: event[key] for key in ("event", "step", "loss")} for event in run.metrics()]
+def story(run):
+    """All that was logged, but for times."""
+    times = ("tokens_per_s", "seconds")
+    return [{k: v for k, v in event.items() if k not in times} for event in run.metrics()]
 
 
 def assert_same(run, other):
     one, two = weights(run), weights(other)
     assert one.keys() == two.keys()
     assert [key for key in one if not torch.equal(one[key], two[key])] == []
-    assert losses(run) == losses(other)
+    assert story(run) == story(other)
+    pages = [(one.path / "samples.txt").read_bytes() for one in (run, other)]
+    assert pages[0] == pages[1]
 
 
 @pytest.fixture
@@ -78,13 +83,13 @@ def interrupted(monkeypatch):
     """Train until a signal comes during a step."""
 
     def until(step, *settings, number=signal.SIGTERM):
-        def stepping(training, index):
+        def stepping(training, index, batch):
             if index + 1 == step:
                 os.kill(os.getpid(), number)
-            return take_step(training, index)
+            return take_step(training, index, batch)
 
         with monkeypatch.context() as patch:
-            patch.setattr(builder.training.train, "take_step", stepping)
+            patch.setattr(builder.training.loop, "take_step", stepping)
             with pytest.raises(Stopped) as caught:
                 train(recipe(*settings), Path("runs/stopped"))
         return open_run(Path("runs/stopped")), caught.value
@@ -112,10 +117,10 @@ def test_ctrl_c_saves_and_exits_with_130(interrupted):
 def test_a_killed_run_goes_on_from_its_last_checkpoint_to_the_bit(folder):
     """SIGKILL leaves no time to save: what came after the last checkpoint is done again."""
     code = (
-        "import os, builder.training.train as t\n"
+        "import os, builder.training.loop as t\n"
         "from builder import load_recipe; from pathlib import Path\n"
         "step = t.take_step\n"
-        "t.take_step = lambda s, i: os.kill(os.getpid(), 9) if i == 7 else step(s, i)\n"
+        "t.take_step = lambda s, i, b: os.kill(os.getpid(), 9) if i == 7 else step(s, i, b)\n"
         "t.train(load_recipe(Path('tiny.yaml')), Path('runs/killed'))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -155,31 +160,30 @@ def test_training_lowers_the_loss_and_keeps_its_story():
     assert len(steps) == 40 and steps[-1]["loss"] < steps[0]["loss"] - 1
     assert len(checkpoints.all_in(run.checkpoints)) == 2
     found = [event for event in run.metrics() if event["event"] == "validation"][-1]
-    assert measure(run).bits_per_byte == pytest.approx(found["bits_per_byte"], rel=1e-6)
+    measured = measure(run)["validation"].bits_per_byte
+    assert measured == pytest.approx(found["bits_per_byte"], rel=1e-6)
     assert (run.path / "samples.txt").read_text(encoding="utf-8").count("--- step") == 10
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole():
     """Unequal parts are weighted by their tokens; 1e-5 is float32 rounding."""
     still = ("blocks.decoder.attention.dropout=0", "blocks.decoder.dropout=none")
-    whole, parts = (prepare(recipe(*still, f"train.accumulate={n}")).training for n in (1, 3))
-    for training in (whole, parts):
-        step = take_step(training, 0)
-    assert step.loss == pytest.approx(take_step(prepare(recipe(*still)).training, 0).loss, rel=1e-5)
-    for one, two in zip(whole.model.parameters(), parts.model.parameters(), strict=True):
-        memory = (t.optimizer.state[p]["exp_avg"] for t, p in ((whole, one), (parts, two)))
-        torch.testing.assert_close(*memory, rtol=1e-4, atol=1e-7)
+    whole, parts = (prepare(recipe(*still, f"train.accumulate={n}")) for n in (1, 3))
+    steps = [take_step(prepared.training, 0, first_batch(prepared)) for prepared in (whole, parts)]
+    assert steps[0].loss == pytest.approx(steps[1].loss, rel=1e-5)
+    memories = [state_tensors(p.training.optimizers, p.training.model) for p in (whole, parts)]
+    for name, value in memories[0].items():
+        torch.testing.assert_close(memories[1][name], value, rtol=1e-4, atol=1e-7)
 
 
-def test_numbers_that_are_not_finite_stop_before_anything_moves():
-    training = prepare(recipe()).training
+def test_numbers_that_are_not_finite_move_nothing():
+    prepared = prepare(recipe())
+    training = prepared.training
     parameter = next(training.model.parameters())
     with torch.no_grad():
         parameter[:] = float("inf")
     before = [p.clone() for p in training.model.parameters()]
-    with pytest.raises(NumbersError, match="step 3") as caught:
-        take_step(training, 2)
-    assert caught.value.exit_code == 4
+    assert not take_step(training, 2, first_batch(prepared)).finite
     assert all(map(torch.equal, before, training.model.parameters()))
 
 
@@ -188,10 +192,11 @@ def test_only_matrices_that_mix_decay():
         "[token_embedding, learned_positions, {repeat: 2, block: decoder}, {lm_head: {tie: true}}]"
     )
     training = prepare(recipe(f"model={model}")).training
-    names = {id(p): name for name, p in training.model.named_parameters()}
-    split = groups(training.model, training.model.recipe.graph)
-    decayed, kept = ({names[id(p)] for p in part} for part in (split.decayed, split.kept))
-    assert decayed | kept == set(names.values()) and not decayed & kept
+    names = {name for name, _ in training.model.named_parameters()}
+    found = learners(training.model, training.model.recipe.graph)
+    decayed = {one.name for one in found if one.mixes}
+    kept = {one.name for one in found} - decayed
+    assert decayed | kept == names
     assert {"token_embedding.weight", "learned_positions.weight"} < kept
     assert "layers.0.attention.q.weight" in decayed and "layers.1.glu.down.weight" in decayed
     assert not any("norm" in name for name in decayed)
@@ -200,13 +205,13 @@ def test_only_matrices_that_mix_decay():
 @pytest.mark.parametrize("batch", [1, 3, 8, 100])
 def test_bits_per_byte_do_not_depend_on_the_batch_size(batch):
     """float64 sums of the same float32 losses; a matrix product may round by its shape."""
-    training = prepare(recipe()).training
-    tokens = training.corpus.train[:500]
-    found = evaluate(training.model, tokens, 900, 24, batch)
-    again = evaluate(training.model, tokens, 900, 24, 7)
+    prepared = prepare(recipe())
+    model, tokens = prepared.training.model, prepared.texts.corpus.train.stretch(0, 500)
+    found = evaluate(model, tokens, 900, 24, batch)
+    again = evaluate(model, tokens, 900, 24, 7)
     assert found.bits_per_byte == pytest.approx(again.bits_per_byte, rel=1e-6)
     assert found.tokens == 499
-    one_by_one = evaluate(training.model, tokens[:1], 0, 24)
+    one_by_one = evaluate(model, tokens.stretch(0, 1), 0, 24)
     assert one_by_one.tokens == 0
 
 
@@ -241,14 +246,14 @@ def test_a_dry_run_writes_no_run(capsys):
 
 
 def test_a_full_disk_at_a_checkpoint_keeps_the_one_before(monkeypatch):
-    write = checkpoints.save_file
+    save = disk.save
 
-    def full(tensors, path):
+    def full(path, tensors):
         if len(checkpoints.all_in(path.parent.parent)) == 1:
             raise OSError(28, "No space left on device")
-        write(tensors, path)
+        save(path, tensors)
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(disk, "save", full)
     with pytest.raises(ResourceError, match="step 6") as caught:
         train(recipe(), Path("runs/full"))
     run = open_run(Path("runs/full"))
@@ -281,7 +286,7 @@ def test_a_training_length_past_the_context_is_refused_on_the_page():
 
 def test_an_impossible_device_is_an_input_error():
     with pytest.raises(InputError, match="warp") as caught:
-        prepare(recipe(), device="warp")
+        train(recipe(), device="warp")
     assert caught.value.code == "no-device"
 
 

@@ -17,7 +17,7 @@ from builder.index import load_index
 from builder.laws.option_pages import Pages, model_entries
 from builder.tokenizers import Bpe
 from builder.training import checkpoints
-from builder.training.train import train
+from builder.training.loop import train
 
 INDEX = load_index()
 ENTRIES = [entry for entry in INDEX if entry not in model_entries(INDEX)]
@@ -98,7 +98,8 @@ def run_of(page, home, number):
             run = train(load_recipe(page), Path(f"runs/{number}"))
         except BuilderError:
             return None
-        events = [{k: v for k, v in e.items() if k != "tokens_per_s"} for e in run.metrics()]
+        times = ("tokens_per_s", "seconds")
+        events = [{k: v for k, v in e.items() if k not in times} for e in run.metrics()]
         samples = home / run.path / "samples.txt"
         return Outcome(
             events,

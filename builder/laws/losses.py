@@ -14,7 +14,8 @@ from builder.laws.case import Case, gradients
 from builder.laws.noise import noise_of
 from builder.laws.probe import TOLERANCE, distance, gradients_agree
 from builder.loss import IGNORED
-from builder.training.step import backward
+from builder.training.corpus import Batch
+from builder.training.step import Training, backward
 
 ROWS = 3
 PARTED = 5  # rows: neither two parts of them nor three are alike
@@ -79,8 +80,8 @@ def unequal_parts_make_one_batch(case: Case) -> float:
     expected = gradients(case.model, whole)
     model, parts = copy.deepcopy(case.model), random.Random(case.seed).choice([2, 3])
     options = {**dict(case.recipe.train.options), "accumulate": parts}
-    training = make(replace(case.recipe.train, options=tuple(options.items())))
-    total = backward(model, training, batch, 0)
+    settings = make(replace(case.recipe.train, options=tuple(options.items())))
+    total = backward(Training.alone(model, settings), Batch(batch[:, :-1], batch[:, 1:]), 0)
     error = distance(total, whole.detach())
     assert error <= TOLERANCE, f"read in {parts} parts, the loss differs by {error:.3g}"
     found = {

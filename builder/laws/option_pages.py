@@ -251,6 +251,8 @@ class Pages:
                 yield from LABELS if type.slot == "stream" else (LENT,)
             case "list" if type.item is not None and type.item.base == "reference":
                 yield from LABELS
+            case "map" if type.item is not None:
+                yield from ({name: value} for name in WORDS for value in self._of_type(type.item))
             case "list" if type.item is not None:
                 yield from ([value] * n for n in (2, 1) for value in self._of_type(type.item))
 

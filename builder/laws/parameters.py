@@ -5,12 +5,15 @@ from __future__ import annotations
 import copy
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from blocks.registry import REGISTRY
 from builder.assemble import count_adds
 from builder.graph import edges, leaves
 from builder.laws.case import Case, gradients
@@ -18,7 +21,7 @@ from builder.laws.probe import TOLERANCE
 from builder.model import Model, build
 from builder.recipe import Recipe
 from builder.training import checkpoints
-from builder.training.optimizers import groups
+from builder.training.optimizers import learners
 from builder.training.runs import load_weights
 
 TABLES = ("embedding", "positions", "norm")  # kinds whose parameters never decay
@@ -86,23 +89,30 @@ def names_are_unique(case: Case) -> float:
 
 
 def each_is_moved_by_one_group(case: Case) -> float:
-    """Every parameter is in exactly one optimizer group; only matrices that mix decay."""
+    """Every parameter is in exactly one group of any optimizer; only matrices that mix decay."""
     model, graph = case.model, case.recipe.graph
-    split = groups(model, graph)
-    counts = Counter(map(id, [*split.decayed, *split.kept]))
-    for name, parameter in model.named_parameters():
-        count = counts.pop(id(parameter), 0)
-        assert count == 1, f"{name} is in {count} optimizer groups"
-    assert not counts, f"{len(counts)} parameters of no model are in an optimizer group"
     tables = [leaf.weights for leaf in leaves(graph) if leaf.kind in TABLES]
-    decayed = set(map(id, split.decayed))
-    for name, parameter in model.named_parameters():
-        lookup = any(name.startswith(f"{table}.") for table in tables)
-        vector = parameter.dim() - getattr(parameter, "stacked", False) < 2
-        assert (id(parameter) in decayed) != (lookup or vector), (
-            f"{name} {'decays' if id(parameter) in decayed else 'does not decay'}"
-        )
+    for word, make in optimizers().items():
+        made = make().over(learners(model, graph))
+        groups = [group for optimizer in made for group in optimizer.param_groups]
+        counts = Counter(id(p) for group in groups for p in group["params"])
+        decayed = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+        for name, parameter in model.named_parameters():
+            count = counts.pop(id(parameter), 0)
+            assert count == 1, f"{name} is in {count} groups of {word}"
+            lookup = any(name.startswith(f"{table}.") for table in tables)
+            vector = parameter.dim() - getattr(parameter, "stacked", False) < 2
+            decays = id(parameter) in decayed
+            assert decays != (lookup or vector), (
+                f"{name} {'decays' if decays else 'does not decay'} under {word}"
+            )
+        assert not counts, f"{len(counts)} parameters of no model are in a group of {word}"
     return 0.0
+
+
+def optimizers() -> dict[str, Callable[[], Any]]:
+    """Every registered optimizer that needs no options."""
+    return {word: cls for (kind, word), cls in REGISTRY.items() if kind == "optimizer"}
 
 
 def tied_stays_tied(case: Case) -> float:

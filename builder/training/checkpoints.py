@@ -1,30 +1,33 @@
 """Checkpoints on disk: written beside, synced, renamed; read only after every digest is right.
 
-``checkpoints/step_000600/`` holds ``model.safetensors``, ``training.safetensors`` (the optimizer's
-state), ``state.json`` and ``manifest.json``, which has the size and SHA-256 of each other file, and
-the SHA-256 of each tensor.
+``checkpoints/step_000600/`` holds ``model.safetensors``, ``training.safetensors`` (what optimizers
+remember), ``average.safetensors`` if one is kept, ``state.json`` and ``manifest.json``, which has
+the size and SHA-256 of each other file, and the SHA-256 of each tensor.  ``checkpoints/latest``
+names the one that was finished last.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from builder.errors import DamagedError, InputError, ResourceError
+from builder.training import disk
+from builder.training.world import ALONE, World, local
 
 NAME = re.compile(r"step_(\d{6,})")
 MANIFEST = "manifest.json"
+LATEST = "latest"
 
 
 def step_of(path: Path) -> int:
@@ -39,56 +42,88 @@ def all_in(home: Path) -> list[Path]:
     return sorted(found, key=step_of)
 
 
-def write(
-    home: Path, step: int, tensors: Mapping[str, Mapping[str, Tensor]], state: Mapping[str, Any]
-) -> Path:
-    """Write a checkpoint, whole or not at all.  ResourceError if the disk does not take it."""
-    final = home / f"step_{step:06d}"
-    folder = None
+def candidates(home: Path) -> list[Path]:
+    """Every checkpoint in the order in which a run tries them: the one that ``latest`` names, which
+    was finished last, then the newest first.
+    """
+    found = all_in(home)[::-1]
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".tmp-", dir=home))
-        for name, group in tensors.items():
-            save_file(
-                {key: value.detach().contiguous() for key, value in group.items()},
-                folder / f"{name}.safetensors",
-            )
-        (folder / "state.json").write_text(json.dumps(state, indent=2) + "\n")
-        (folder / MANIFEST).write_text(json.dumps(manifest(folder), indent=2) + "\n")
-        settle(folder, final)
-    except (OSError, SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        kept = all_in(home)
-        held = f"{kept[-1]} is untouched" if kept else "there is none before it"
-        raise ResourceError(
-            "checkpoint-failed", f"the checkpoint of step {step} cannot be written: {reason}", held
-        ) from error
+        last = home / (home / LATEST).read_text(encoding="utf-8").strip()
+    except (OSError, ValueError):
+        return found
+    return sorted(found, key=lambda path: path != last)
+
+
+def write(
+    home: Path,
+    step: int,
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    state: Mapping[str, Any],
+    world: World = ALONE,
+) -> Path:
+    """Write a checkpoint, whole or not at all.  ResourceError if the disk does not take it.
+
+    Where the world's weights are sharded each process writes its part; else the first writes all.
+    """
+    final = home / f"step_{step:06d}"
+    folder: Path | None = None
+    try:
+        with _told_to_all(world, home, step):
+            folder = disk.new_folder(home) if world.first else None
+        folder = Path(world.told(folder))
+        with _told_to_all(world, home, step):
+            if world.first or world.shard:
+                for name, group in tensors.items():
+                    path = folder / f"{name}{_part(world)}.safetensors"
+                    disk.save(path, {key: local(value) for key, value in group.items()})
+                    disk.sync(path)
+        with _told_to_all(world, home, step):
+            if world.first:
+                _complete(folder, {"step": step, **state})
+                _settle(folder, final)
     finally:
-        if folder is not None:
+        if folder is not None and world.first:
             shutil.rmtree(folder, ignore_errors=True)
     return final
 
 
-def settle(folder: Path, final: Path) -> None:
-    """Give a folder its name, once its files are on the disk; a damaged one makes way."""
-    for path in sorted(folder.iterdir()):
-        path.chmod(0o644)  # what makes temporary files hides them from others
-        sync(path)
-    folder.chmod(0o755)
-    sync(folder)
-    if final.exists():
-        shutil.rmtree(final)
-    folder.rename(final)
-    sync(final.parent)
+def _part(world: World) -> str:
+    return f"-{world.rank + 1}-of-{world.size}" if world.shard else ""
 
 
-def sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
+@contextmanager
+def _told_to_all(world: World, home: Path, step: int) -> Iterator[None]:
+    """What one process cannot write, none goes on without."""
+    reason = None
     try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        yield
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+    if reason := next(filter(None, world.all(reason)), None):
+        kept = candidates(home)
+        raise ResourceError(
+            "checkpoint-failed",
+            f"the checkpoint of step {step} cannot be written: {reason}",
+            f"{kept[0]} is untouched" if kept else "there is none before it",
+        )
+
+
+def _complete(folder: Path, state: Mapping[str, Any]) -> None:
+    """Add to a folder of tensors what else a checkpoint has; all of it reaches the disk."""
+    disk.write(folder / "state.json", json.dumps(state, indent=2) + "\n")
+    disk.sync(folder / "state.json")
+    disk.write(folder / MANIFEST, manifest_text(manifest(folder)))
+    disk.sync(folder / MANIFEST)
+    disk.sync(folder)
+
+
+def _settle(folder: Path, final: Path) -> None:
+    """Give a folder its name, and then say that it is the last; a damaged one makes way."""
+    if final.exists():
+        disk.remove(final)
+    disk.rename(folder, final)
+    disk.sync(final.parent)
+    disk.replace_text(final.parent / LATEST, f"{final.name}\n")
 
 
 def manifest(folder: Path) -> dict[str, Any]:
@@ -102,6 +137,11 @@ def manifest(folder: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             files[path.name]["tensors"] = tensor_digests(path)
     return {"files": files, "sha256": own_digest(files)}
+
+
+def manifest_text(manifest: Mapping[str, Any]) -> str:
+    """A manifest has one spelling, so that no byte of it can change unseen."""
+    return json.dumps(manifest, indent=2) + "\n"
 
 
 def own_digest(files: Mapping[str, Any]) -> str:
@@ -136,14 +176,18 @@ def verify(path: Path) -> None:
             sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
         if sha256 != entry["sha256"]:
             raise damaged(file, f"is not as it was written{damaged_tensor(file, entry)}")
+    step = read_state(path).get("step")
+    if step != step_of(path):
+        raise damaged(path / "state.json", f"is of step {step}: the folder has another's name")
 
 
 def listed(path: Path) -> dict[str, Any]:
     """The files of a checkpoint, as its manifest has them."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
+        text = (path / MANIFEST).read_bytes().decode()
+        manifest = json.loads(text)
         files: dict[str, Any] = manifest["files"]
-        good = manifest["sha256"] == own_digest(files)
+        good = manifest["sha256"] == own_digest(files) and text == manifest_text(manifest)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path / MANIFEST, f"cannot be read: {error}") from None
     if not good:
@@ -173,7 +217,7 @@ def newest_good(home: Path, say: Callable[[str], None]) -> Path:
     InputError ``no-checkpoint`` if there is none, DamagedError if all are damaged.
     """
     damage: DamagedError | None = None
-    for path in reversed(all_in(home)):
+    for path in candidates(home):
         try:
             verify(path)
         except DamagedError as error:
@@ -189,13 +233,32 @@ def newest_good(home: Path, say: Callable[[str], None]) -> Path:
 
 
 def read(path: Path, name: str) -> dict[str, Tensor]:
-    """The tensors of one file.  DamagedError if it is no safetensors file."""
-    file = path / f"{name}.safetensors"
+    """The tensors of a name, put together if they are sharded; without any file, none.
+
+    DamagedError if it is no safetensors file.
+    """
+    return dict(each(path, name))
+
+
+def each(path: Path, name: str) -> Iterator[tuple[str, Tensor]]:
+    """One tensor after another, so that no more than one is held."""
+    files = files_of(path, name)
     try:
-        tensors: dict[str, Tensor] = load_file(file)
+        with ExitStack() as stack:
+            parts = [stack.enter_context(safe_open(file, "pt")) for file in files]
+            for key in parts[0].keys() if parts else ():
+                found = [part.get_tensor(key) for part in parts]
+                yield key, found[0] if len(found) == 1 or not found[0].dim() else torch.cat(found)
     except (OSError, SafetensorError) as error:
-        raise damaged(file, f"cannot be read: {error}") from error
-    return tensors
+        raise damaged(files[0], f"cannot be read: {error}") from error
+
+
+def files_of(path: Path, name: str) -> list[Path]:
+    """``model.safetensors``, or its parts ``model-1-of-2.safetensors`` in their order."""
+    if (alone := path / f"{name}.safetensors").exists():
+        return [alone]
+    found = {int(f.name.split("-")[1]): f for f in path.glob(f"{name}-*-of-*.safetensors")}
+    return [found[number] for number in sorted(found)]
 
 
 def read_state(path: Path) -> dict[str, Any]:
@@ -207,6 +270,10 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def prune(home: Path, keep: int) -> None:
-    """Remove all but the last ``keep`` checkpoints: called when the newest stands."""
-    for path in all_in(home)[:-keep]:
-        shutil.rmtree(path, ignore_errors=True)
+    """Remove all but the last ``keep`` checkpoints, once the newest is found to be good."""
+    old = all_in(home)[:-keep]
+    if old:
+        verify(all_in(home)[-1])
+    for path in old:
+        with suppress(OSError):  # it only takes room
+            disk.remove(path)

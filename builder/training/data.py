@@ -1,28 +1,42 @@
 """Where text comes from: a source names its files, and gives documents as pieces of text.
 
 A piece is at most ``PIECE`` characters, so that a file larger than memory passes through; the
-tokens of a document are those of its pieces, one after another.
+tokens of a document are those of its pieces, one after another.  A piece may be a ``Prompt``, which
+is read and not learnt.
 
 """
 
 from __future__ import annotations
 
-import ast
 import glob
+import gzip
 import hashlib
 import json
-import sysconfig
-from collections.abc import Iterator, Sequence
+import sys
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from itertools import chain
 from pathlib import Path
-from typing import Protocol, TextIO, TypeAlias
+from typing import Any, Protocol, TextIO, TypeAlias
 
 from blocks.registry import register
-from builder.errors import InputError
+from builder.errors import InputError, ResourceError
+from builder.training.libraries import library
 
 PIECE = 1 << 16
+ROWS = 1024  # of a parquet file, read at once
+SPOOL = Path("runs/.cache/stdin")
+EXTRA = "'onepage-lm[data]'"
 Document: TypeAlias = Iterator[str]
+
+
+class Prompt(str):
+    """Text that a model reads, and whose tokens it does not learn to write."""
+
+    __slots__ = ()
 
 
 class Source(Protocol):
@@ -33,41 +47,16 @@ class Source(Protocol):
     def documents(self) -> Iterator[Document]: ...
 
 
-@register("python_docs", kind="data")
-class PythonDocs:
-    """The prose that ships with CPython: its language reference, and the docstrings of the standard
-    library.
-
-    A document is one topic, or one module; they stand in an order drawn from their names, so that
-    the end of the corpus is like the rest of it.  No module is imported.
-    """
-
-    skipped = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
-
-    def files(self) -> list[Path]:
-        home = Path(sysconfig.get_path("stdlib"))
-        found = (
-            path
-            for path in home.rglob("*.py")
-            if not set(path.relative_to(home).parts) & set(self.skipped)
-        )
-        return sorted(found, key=lambda path: path.relative_to(home).as_posix())
-
-    def documents(self) -> Iterator[Document]:
-        named = prose(tuple(self.files()))
-        for name in sorted(named, key=lambda name: hashlib.sha256(name.encode()).digest()):
-            yield pieces(named[name])
-
-
 @register("text", kind="data")
 class Text:
     """Your own text: a file, a folder of files, or a pattern such as ``books/*.txt``.
 
-    A file is one document; in a ``.jsonl`` file each line is one, under ``key``.
+    A file is one document; in a ``.jsonl`` or ``.parquet`` file each record is one, under ``key``.
+    What it has under ``prompt`` comes first, and is not learnt.  Text and JSONL may be ``.gz``.
     """
 
-    def __init__(self, path: str, /, *, key: str = "text") -> None:
-        self.path, self.key = path, key
+    def __init__(self, path: str, /, *, key: str = "text", prompt: str | None = None) -> None:
+        self.path, self.key, self.prompt = path, key, prompt
 
     def files(self) -> list[Path]:
         path = Path(self.path).expanduser()
@@ -94,10 +83,103 @@ class Text:
 
     def documents(self) -> Iterator[Document]:
         for path in self.files():
-            if path.suffix == ".jsonl":
-                yield from (pieces(text) for text in records(path, self.key))
-            else:
-                yield file_pieces(path)
+            yield from documents_of(path, self.key, self.prompt)
+
+
+@register("dataset", kind="data")
+class Dataset:
+    """A folder that the ``datasets`` library saved: each row of a ``split`` is a document, under
+    ``key``; what it has under ``prompt`` comes first, and is not learnt.
+    """
+
+    def __init__(
+        self, path: str, /, *, split: str = "train", key: str = "text", prompt: str | None = None
+    ) -> None:
+        self.path, self.split, self.key, self.prompt = path, split, key, prompt
+
+    def files(self) -> list[Path]:
+        found = sorted(path for path in Path(self.path).expanduser().rglob("*") if path.is_file())
+        if not any(path.suffix == ".arrow" for path in found):
+            message = f"{self.path!r} is no folder that save_to_disk made"
+            raise InputError("no-such-data", message, "data: {dataset: FOLDER}")
+        return found
+
+    def documents(self) -> Iterator[Document]:
+        for number, row in enumerate(self._rows()):
+            yield record_pieces(row, self.key, self.prompt, f"{self.path}, row {number}")
+
+    def _rows(self) -> Any:
+        datasets = library("datasets", f"{self.path!r}", EXTRA)
+        try:
+            found = datasets.load_from_disk(str(Path(self.path).expanduser()))
+        except Exception as error:  # what the library raises has no narrower type
+            raise InputError("not-a-dataset", f"{self.path!r} cannot be read: {error}") from error
+        if not isinstance(found, datasets.DatasetDict):
+            return found
+        if self.split not in found:
+            message = f"{self.path!r} has no split {self.split!r}"
+            raise InputError("no-such-data", message, f"splits: {', '.join(found)}")
+        return found[self.split]
+
+
+@register("stdin", kind="data")
+class Stdin:
+    """What is piped in: one document, or with a ``key`` a JSON object a line.
+
+    It is kept under ``runs/.cache``, from where the run reads it again.
+    """
+
+    def __init__(self, *, key: str | None = None, prompt: str | None = None) -> None:
+        self.key, self.prompt = key, prompt
+
+    def files(self) -> list[Path]:
+        return [spooled(".txt" if self.key is None else ".jsonl")]
+
+    def documents(self) -> Iterator[Document]:
+        for path in self.files():
+            yield from documents_of(path, self.key or "", self.prompt)
+
+    def kept(self) -> tuple[str, dict[str, str]]:
+        """The file that it was put in, as the source ``text`` and its options."""
+        given = {"path": str(self.files()[0]), "key": self.key, "prompt": self.prompt}
+        return "text", {name: value for name, value in given.items() if value is not None}
+
+
+@cache
+def spooled(suffix: str) -> Path:
+    """Standard input as a file named by its digest: it can be read once.  InputError if empty."""
+    if sys.stdin is None or sys.stdin.isatty():
+        raise InputError("no-such-data", "nothing is piped in", "cat FILE | python -m builder ...")
+    total = hashlib.sha256()
+    try:
+        SPOOL.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=SPOOL, prefix=".tmp-", delete=False) as file:
+            while chunk := sys.stdin.buffer.read(1 << 20):
+                total.update(chunk)
+                file.write(chunk)
+            size = file.tell()
+        kept = SPOOL / f"{total.hexdigest()[:16]}{suffix}"
+        Path(file.name).replace(kept)
+    except OSError as error:
+        message = f"cannot keep what is piped in at {SPOOL}: {error.strerror}"
+        raise ResourceError("cannot-write", message) from error
+    if not size:
+        raise InputError("no-such-data", "what is piped in is empty")
+    return kept
+
+
+def documents_of(path: Path, key: str, prompt: str | None) -> Iterator[Document]:
+    """The documents of a file, by what its name ends with."""
+    kinds = [suffix for suffix in path.suffixes if suffix != ".gz"]
+    match kinds[-1:]:
+        case [".jsonl"]:
+            for place, record in records(path):
+                yield record_pieces(record, key, prompt, place)
+        case [".parquet"]:
+            for place, record in rows(path, key, prompt):
+                yield record_pieces(record, key, prompt, place)
+        case _:
+            yield file_pieces(path)
 
 
 def pieces(text: str) -> Document:
@@ -126,8 +208,11 @@ def file_pieces(path: Path) -> Document:
 def opened(path: Path) -> Iterator[TextIO]:
     """A file of text.  InputError if it cannot be read, or is none."""
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        open_text = gzip.open if path.suffix == ".gz" else open
+        with open_text(path, "rt", encoding="utf-8-sig", newline="") as file:
             yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InputError("not-text", f"{path} is no whole gzip file: {error}") from None
     except UnicodeDecodeError as error:
         raise InputError(
             "not-text", f"{path} is not UTF-8 text: {error.reason}", "convert it to UTF-8"
@@ -141,22 +226,40 @@ def cut(text: str, last: bool) -> int:
     return len(text) if last else (text.rfind("\n") + 1 or text.rfind(" ") + 1 or len(text))
 
 
-def records(path: Path, key: str) -> Iterator[str]:
-    """The texts of a JSONL file.  InputError names the line that has none."""
+def records(path: Path) -> Iterator[tuple[str, Any]]:
+    """What each line of a JSONL file holds, and its place; None for what is not JSON."""
     with opened(path) as file:
         for number, line in enumerate(file, start=1):
             if line.strip():
-                yield record(line, key, f"{path}:{number}")
+                try:
+                    yield f"{path}:{number}", json.loads(line)
+                except ValueError:
+                    yield f"{path}:{number}", None
 
 
-def record(line: str, key: str, place: str) -> str:
+def rows(path: Path, key: str, prompt: str | None) -> Iterator[tuple[str, Any]]:
+    """The rows of a parquet file, some at a time, with these columns alone, and their places."""
+    parquet = library("pyarrow.parquet", str(path), EXTRA)
+    number = 0
     try:
-        text = json.loads(line)[key]
-    except (ValueError, TypeError, KeyError):
-        text = None
-    if not isinstance(text, str):
-        raise InputError("not-a-record", f"{place}: not a JSON object with a text under {key!r}")
-    return text
+        with parquet.ParquetFile(path) as file:
+            columns = [c for c in (key, prompt) if c is not None and c in file.schema_arrow.names]
+            for batch in file.iter_batches(batch_size=ROWS, columns=columns):
+                for row in batch.to_pylist():
+                    yield f"{path}, row {number}", row
+                    number += 1
+    except (OSError, ValueError) as error:
+        raise InputError("cannot-read", f"cannot read {path}: {error}") from None
+
+
+def record_pieces(record: Any, key: str, prompt: str | None, place: str) -> Document:
+    """A record's prompt, then its text.  InputError names the place that has none."""
+    held = record if isinstance(record, Mapping) else {}
+    text, before = held.get(key), held.get(prompt) if prompt else ""
+    if not isinstance(text, str) or not isinstance(before, str):
+        under = f"a text under {key!r}" + (f" and {prompt!r}" if prompt else "")
+        raise InputError("not-a-record", f"{place}: not an object with {under}")
+    return chain(map(Prompt, pieces(before)), pieces(text))
 
 
 def digest(source: Source) -> str:
@@ -169,47 +272,3 @@ def digest(source: Source) -> str:
         except OSError as error:
             raise InputError("cannot-read", f"cannot read {path}: {error.strerror}") from None
     return total.hexdigest()
-
-
-@cache
-def prose(paths: Sequence[Path]) -> dict[str, str]:
-    """The text of each module and topic, kept: a tokenizer is made from it, then the corpus."""
-    home = Path(sysconfig.get_path("stdlib"))
-    named: dict[str, str] = {}
-    for path in paths:
-        tree = parsed(path)
-        named[path.relative_to(home).as_posix()] = docstrings(tree)
-        if path.name == "topics.py" and path.parent.name == "pydoc_data":
-            named |= topics(tree)
-    return named
-
-
-def parsed(path: Path) -> ast.Module:
-    """A file of the standard library; those that are no Python, such as templates, are empty."""
-    try:
-        return ast.parse(path.read_bytes())
-    except (SyntaxError, ValueError):
-        return ast.Module([], [])
-
-
-def docstrings(tree: ast.Module) -> str:
-    """What a module says of itself, from the top down."""
-    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    found = (
-        (node, ast.get_docstring(node)) for node in ast.walk(tree) if isinstance(node, documented)
-    )
-    ordered = sorted(
-        ((getattr(node, "lineno", 0), text) for node, text in found if text),
-        key=lambda pair: pair[0],
-    )
-    return "".join(f"{text}\n\n" for _, text in ordered)
-
-
-def topics(tree: ast.Module) -> dict[str, str]:
-    """The chapters of ``pydoc_data/topics.py``: one dict, read without running it."""
-    for statement in tree.body:
-        if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Dict):
-            return {
-                f"topic {name}": text for name, text in ast.literal_eval(statement.value).items()
-            }
-    return {}

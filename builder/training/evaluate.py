@@ -9,33 +9,41 @@ from builder.devices import pick_device, use_physical_cores
 from builder.errors import InputError
 from builder.graph import Filler
 from builder.index import load_index
-from builder.training.corpus import tokenised
-from builder.training.data import Source, Text
+from builder.training.corpus import count_bytes, tokenised
+from builder.training.data import Source, Text, digest
+from builder.training.loop import VALIDATION
+from builder.training.prepare import CACHE, prepare_texts
 from builder.training.runs import Run, say
 from builder.training.step import Evaluation, evaluate
-from builder.training.train import CACHE, prepare_data
 
 
-def measure(run: Run, data: str | None = None, device: str | None = None) -> Evaluation:
-    """The loss on the run's own validation text, or on all of ``data``."""
+def measure(run: Run, data: str | None = None, device: str | None = None) -> dict[str, Evaluation]:
+    """The loss on the run's own validation text and on its ``eval_sets``, or on all of ``data``."""
     use_physical_cores()
     settings = make(run.recipe.train)
     length = settings.length or run.recipe.graph.context
     tokenizer = run.tokenizer
     if data is None:
         with run.at_home():
-            _, corpus = prepare_data(run.recipe, say, None, tokenizer)
-        tokens, size = corpus.validation, corpus.validation_bytes
+            texts = prepare_texts(run.recipe, say, None, tokenizer)
+        corpus = texts.corpus
+        sets = {VALIDATION: (corpus.validation, corpus.validation_bytes), **texts.sets}
     else:
-        tokens = tokenised(source_of(data), tokenizer, CACHE).tokens
-        size = tokenizer.count_bytes(tokens[1:])
-    if len(tokens) < 2:
-        raise InputError(
-            "corpus-too-small", f"{len(tokens)} tokens to evaluate on, and 2 are the fewest"
-        )
+        source = source_of(data)
+        tokens = tokenised(source, tokenizer, CACHE, digest(source)).tokens
+        sets = {data: (tokens, count_bytes(tokens, tokenizer))}
+    for name, (tokens, _) in sets.items():
+        if len(tokens) < 2:
+            message = f"{name}: {len(tokens)} tokens to evaluate on, and 2 are the fewest"
+            raise InputError("corpus-too-small", message)
     model = run.model(pick_device(device))
     batch, dtype, chunk = settings.batch, settings.dtype, settings.loss_chunk
-    return evaluate(model, tokens, size, length, batch, dtype, chunk)
+    apart = settings.documents == "apart"
+    found = {
+        name: evaluate(model, tokens, size, length, batch, dtype, chunk, apart)
+        for name, (tokens, size) in sets.items()
+    }
+    return {name: evaluation for name, evaluation in found.items() if evaluation is not None}
 
 
 def source_of(data: str) -> Source:

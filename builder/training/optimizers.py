@@ -1,47 +1,103 @@
-"""Optimizers, and which parameters decay."""
+"""Optimizers, which parameters decay, and at what rate each learns."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from blocks.registry import register
 from builder.graph import Graph, leaves
+from builder.training.world import local, put
 
 
 @dataclass(frozen=True)
-class Groups:
-    """A model's parameters: the matrices that mix, and all others, which do not decay."""
+class Learner:
+    """A parameter, by name.
 
-    decayed: Sequence[nn.Parameter]
-    kept: Sequence[nn.Parameter]
+    ``mixes``: a matrix, apart from embeddings and positions; these decay, biases and gains do not.
+    ``rate`` is its share of the learning rate.
+    """
+
+    name: str
+    parameter: nn.Parameter
+    mixes: bool
+    rate: float = 1.0
 
 
-def groups(model: nn.Module, graph: Graph) -> Groups:
-    """Matrices decay, apart from embeddings and positions; biases and gains do not."""
+def learners(model: nn.Module, graph: Graph) -> list[Learner]:
+    """Every parameter of a model, in its order."""
     lookups = tuple(
         f"{leaf.weights}."
         for leaf in leaves(graph)
         if leaf.kind in ("embedding", "positions", "norm")
     )
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    found = []
     for name, parameter in model.named_parameters():
-        stacked = getattr(
-            parameter, "stacked", False
-        )  # experts: one more dimension than the weight it holds
+        stacked = getattr(parameter, "stacked", False)  # experts: one more dimension than a weight
         mixes = parameter.dim() - stacked >= 2 and not name.startswith(lookups)
-        (decayed if mixes else kept).append(parameter)
-    return Groups(decayed, kept)
+        found.append(Learner(name, parameter, mixes))
+    return found
+
+
+def fits(path: str, name: str) -> bool:
+    """Whether a path is a run of the words of a name: ``attention.q`` of
+    ``layers.0.attention.q.weight``; ``*`` is any one word.
+    """
+    words, parts = path.split("."), name.split(".")
+    runs = (parts[at : at + len(words)] for at in range(len(parts) - len(words) + 1))
+    return any(all(w in ("*", p) for w, p in zip(words, run, strict=True)) for run in runs)
+
+
+def by_path(settings: Mapping[str, float] | None, names: Iterable[str]) -> dict[str, float]:
+    """The setting of each name that a path fits, the last that does.  KeyError is the first path
+    that decides nothing.
+    """
+    found: dict[str, tuple[str, float]] = {}
+    settings = settings or {}
+    for path, value in settings.items():
+        found |= {name: (path, value) for name in names if fits(path, name)}
+    used = {path for path, _ in found.values()}
+    for path in settings:
+        if path not in used:
+            raise KeyError(path)
+    return {name: value for name, (_, value) in found.items()}
+
+
+def at_rates(found: Sequence[Learner], rates: Mapping[str, float]) -> list[Learner]:
+    """The learners at their own rates, shares of the learning rate; all others learn at 1."""
+    return [replace(one, rate=rates.get(one.name, 1.0)) for one in found]
+
+
+def grouped(found: Sequence[Learner], decay: float, decays: Mapping[str, float]) -> list[Any]:
+    """What torch calls parameter groups: those of one decay and one rate."""
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for one in found:
+        own = decays.get(one.name, decay if one.mixes else 0.0)
+        groups.setdefault((own, one.rate), []).append(one.parameter)
+    return [{"params": p, "weight_decay": d, "rate": r} for (d, r), p in groups.items()]
+
+
+class Decaying:
+    """What optimizers share: the decay of matrices, and of others by paths of their names."""
+
+    weight_decay: float
+    decays: Mapping[str, float] | None
+
+    def groups(self, found: Sequence[Learner], every: Sequence[Learner]) -> list[Any]:
+        decays = by_path(self.decays, [one.name for one in every])
+        return grouped(found, self.weight_decay, decays)
 
 
 @register("adamw", kind="optimizer")
-class AdamW:
+class AdamW(Decaying):
     """Adam with decoupled weight decay.
 
+    ``decays`` are the decays of parameters by a path of their names, as ``train.rates`` has them.
     Source: Loshchilov & Hutter 2017, arXiv:1711.05101; betas after Brown et al. 2020 (GPT-3).
     """
 
@@ -52,32 +108,141 @@ class AdamW:
         beta2: float = 0.95,
         eps: float = 1e-8,
         weight_decay: float = 0.1,
+        decays: Mapping[str, float] | None = None,
     ) -> None:
-        self.betas, self.eps, self.weight_decay = (beta1, beta2), eps, weight_decay
+        self.betas, self.eps = (beta1, beta2), eps
+        self.weight_decay, self.decays = weight_decay, decays
 
-    def over(self, groups: Groups) -> torch.optim.Optimizer:
+    def over(self, found: Sequence[Learner]) -> list[Optimizer]:
         """The optimizer; its rate is set before each step."""
-        parameters = [
-            {"params": list(groups.decayed), "weight_decay": self.weight_decay},
-            {"params": list(groups.kept), "weight_decay": 0.0},
-        ]
-        return torch.optim.AdamW(parameters, lr=0.0, betas=self.betas, eps=self.eps, fused=True)
+        return [self.of(self.groups(found, found))]
+
+    def of(self, groups: list[Any]) -> Optimizer:
+        return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, fused=True)
 
 
-def state_tensors(optimizer: torch.optim.Optimizer, model: nn.Module) -> dict[str, Tensor]:
-    """An optimizer's memory by name, ``exp_avg/lm_head.weight``."""
+@register("muon", kind="optimizer")
+class Muon(Decaying):
+    """Momentum whose every matrix is made orthogonal, for the matrices of layers; AdamW for all
+    else: embeddings, the head, gains, biases, stacked experts.
+
+    Scaled to the size of AdamW's steps, so that it takes its rates and decays.
+    Source: Jordan et al. 2024; the scale after Liu et al. 2025, arXiv:2502.16982.
+    """
+
+    def __init__(
+        self,
+        *,
+        momentum: float = 0.95,
+        nesterov: bool = True,
+        beta1: float = 0.9,
+        beta2: float = 0.95,
+        eps: float = 1e-8,
+        weight_decay: float = 0.1,
+        decays: Mapping[str, float] | None = None,
+    ) -> None:
+        self.momentum, self.nesterov = momentum, nesterov
+        self.rest = AdamW(beta1=beta1, beta2=beta2, eps=eps)
+        self.weight_decay, self.decays = weight_decay, decays
+
+    def over(self, found: Sequence[Learner]) -> list[Optimizer]:
+        hidden = [one for one in found if _hidden(one)]
+        others = [one for one in found if not _hidden(one)]
+        made: list[Optimizer] = []
+        if hidden:
+            made.append(
+                torch.optim.Muon(
+                    self.groups(hidden, found),
+                    lr=0.0,
+                    momentum=self.momentum,
+                    nesterov=self.nesterov,
+                    adjust_lr_fn="match_rms_adamw",
+                )
+            )
+        return [*made, self.rest.of(self.groups(others, found))] if others else made
+
+
+def _hidden(one: Learner) -> bool:
+    """A matrix within the layers."""
+    return one.mixes and one.parameter.dim() == 2 and one.name.startswith("layers.")
+
+
+@register("lion", kind="optimizer")
+class Lion(Decaying):
+    """The sign of a momentum: one number is remembered for each parameter.  Wants a rate of a
+    third to a tenth of AdamW's, and as much more decay.
+
+    Source: Chen et al. 2023, arXiv:2302.06675, algorithm 2.
+    """
+
+    def __init__(
+        self,
+        *,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        weight_decay: float = 0.3,
+        decays: Mapping[str, float] | None = None,
+    ) -> None:
+        self.betas = beta1, beta2
+        self.weight_decay, self.decays = weight_decay, decays
+
+    def over(self, found: Sequence[Learner]) -> list[Optimizer]:
+        return [LionSteps(self.groups(found, found), self.betas)]
+
+
+class LionSteps(Optimizer):
+    """Lion's step, as torch has optimizers."""
+
+    def __init__(self, groups: list[Any], betas: tuple[float, float]) -> None:
+        super().__init__(groups, {"lr": 0.0, "betas": betas, "weight_decay": 0.0})
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        assert closure is None
+        for group in self.param_groups:
+            lr, (beta1, beta2) = group["lr"], group["betas"]
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                momentum = state["momentum"]
+                p.mul_(1 - lr * group["weight_decay"])
+                p.sub_(lr * torch.lerp(p.grad, momentum, beta1).sign_())
+                momentum.lerp_(p.grad, 1 - beta2)
+
+
+def set_rate(optimizers: Iterable[Optimizer], lr: float) -> None:
+    """Each group's own share of a learning rate."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["rate"]
+
+
+def state_tensors(optimizers: Iterable[Optimizer], model: nn.Module) -> dict[str, Tensor]:
+    """What optimizers remember by name, ``exp_avg/lm_head.weight``."""
     return {
         f"{key}/{name}": value
+        for optimizer in optimizers
         for name, parameter in model.named_parameters()
-        for key, value in optimizer.state[parameter].items()
+        for key, value in optimizer.state.get(parameter, {}).items()
     }
 
 
+@torch.no_grad()
 def restore(
-    optimizer: torch.optim.Optimizer, model: nn.Module, tensors: Mapping[str, Tensor]
+    optimizers: Iterable[Optimizer], model: nn.Module, tensors: Iterable[tuple[str, Tensor]]
 ) -> None:
-    """Give an optimizer back its memory."""
+    """Give optimizers back what they remember."""
     parameters = dict(model.named_parameters())
-    for full, value in tensors.items():
+    owners = {id(p): o for o in optimizers for group in o.param_groups for p in group["params"]}
+    for full, value in tensors:
         key, _, name = full.partition("/")
-        optimizer.state[parameters[name]][key] = value.to(parameters[name].device)
+        parameter = parameters[name]
+        state = owners[id(parameter)].state[parameter]
+        if value.shape == parameter.shape:
+            state[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
+            put(state[key], value)
+        else:
+            state[key] = value.to(local(parameter).device)

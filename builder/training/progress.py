@@ -23,14 +23,23 @@ class Progress:
     step_tokens: int
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     clock: Callable[[], float] = time.monotonic
+    quiet: bool = False
+    begun: float = 0.0  # seconds of training before this process
+    _all: float = 0.0
     _spent: float = 0.0
     _seen: int = 0
     _shown: float = float("-inf")
 
     def timed(self, seconds: float) -> None:
         """A step took so long.  The first is left out, for it warms up, until there are others."""
+        self._all += seconds
         self._spent = seconds if self._seen <= 1 else self._spent + seconds
         self._seen += 1
+
+    @property
+    def seconds(self) -> float:
+        """Of all steps so far."""
+        return self.begun + self._all
 
     @property
     def rate(self) -> float:
@@ -38,7 +47,7 @@ class Progress:
 
     def show(self, step: Step) -> None:
         on_terminal, now = self.stream.isatty(), self.clock()
-        if (
+        if self.quiet or (
             now - self._shown < (BETWEEN_REWRITES_S if on_terminal else BETWEEN_LINES_S)
             and step.number < self.steps
         ):
@@ -58,6 +67,8 @@ class Progress:
 
     def say(self, text: str) -> None:
         """A line that stays."""
+        if self.quiet:
+            return
         self.stream.write((CLEAR if self.stream.isatty() else "") + text + "\n")
         self.stream.flush()
 

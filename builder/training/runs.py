@@ -4,18 +4,16 @@ runs/<time>_<name>_<hash>/
   recipe.yaml       as given          resolved.yaml     all of it in one page, defaults written out
   tokenizer.json    if it has one     environment.json  versions, threads, command, commit
   metrics.jsonl     an event a line   samples.txt
-  checkpoints/step_000600/
+  checkpoints/step_000600/            checkpoints/latest names the last
 """
 
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import chdir, contextmanager, nullcontext
@@ -30,7 +28,8 @@ from torch import nn
 
 from builder.errors import DamagedError, InputError, ResourceError
 from builder.tokenizers import Tokenizer
-from builder.training import checkpoints
+from builder.training import checkpoints, disk
+from builder.training.world import ALONE, World, put
 
 if TYPE_CHECKING:
     from builder.model import Model
@@ -78,16 +77,23 @@ class Run:
         return self.path / "checkpoints"
 
     def latest(self, say: Callable[[str], None] = say) -> Path:
-        """The newest checkpoint that verifies."""
+        """The last checkpoint that verifies."""
         return checkpoints.newest_good(self.checkpoints, say)
 
+    @property
+    def begun(self) -> bool:
+        """Whether there is any checkpoint, good or not."""
+        return bool(checkpoints.all_in(self.checkpoints))
+
     def model(self, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Model:
-        """The recipe's model with the weights of the newest good checkpoint, ready to be used."""
+        """The recipe's model with the weights of the last good checkpoint, ready to be used: their
+        average, if one is kept.
+        """
         from builder.model import build
 
         latest = self.latest()
         model = build(self.recipe, device=device, dtype=dtype)
-        load_weights(model, latest)
+        load_weights(model, latest, averaged=True)
         return model.eval()
 
     @contextmanager
@@ -98,8 +104,11 @@ class Run:
             yield
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the run while writing in it.  InputError if another process does."""
+    def locked(self, world: World = ALONE) -> Iterator[None]:
+        """Hold the run while the world writes in it.  InputError if another one does."""
+        if not world.first:
+            yield
+            return
         lock = FileLock(self.path.absolute() / ".lock")
         try:
             lock.acquire(timeout=0)
@@ -123,13 +132,27 @@ class Run:
     def metrics(self) -> list[dict[str, Any]]:
         """Every event; a last line that a crash tore is left out."""
         path = self.path / "metrics.jsonl"
-        lines = path.read_text().split("\n") if path.exists() else []
-        return [json.loads(line) for line in lines[:-1] if line]
+        lines = path.read_bytes().split(b"\n") if path.exists() else []
+        return [event_of(line, f"{path}:{n}") for n, line in enumerate(lines[:-1], 1)]
 
     def rewind(self, step: int) -> None:
         """Forget what was logged after a step, when training goes on from there."""
         lines = [json.dumps(event) + "\n" for event in self.metrics() if event["step"] <= step]
         replace_text(self.path / "metrics.jsonl", "".join(lines))
+
+    def last(self, event: str) -> dict[str, Any] | None:
+        """The last event of a kind."""
+        return next((e for e in reversed(self.metrics()) if e["event"] == event), None)
+
+
+def event_of(line: bytes, place: str) -> dict[str, Any]:
+    """An event of a run's log.  DamagedError names the line."""
+    try:
+        event: dict[str, Any] = json.loads(line)
+        assert isinstance(event["event"], str) and isinstance(event["step"], int)
+    except (ValueError, TypeError, KeyError, AssertionError):
+        raise DamagedError("damaged-file", f"{place} is no event of a run") from None
+    return event
 
 
 def open_run(path: Path, plugins: Sequence[Path] = ()) -> Run:
@@ -154,18 +177,21 @@ def create_run(
     command: Sequence[str],
     path: Path | None = None,
     root: Path = ROOT,
+    notes: Mapping[str, Any] | None = None,
 ) -> Run:
-    """A new run folder, at ``path`` or under ``root`` by time, name and hash; never an old one."""
+    """A new run folder, at ``path`` or under ``root`` by time, name and hash; never an old one.
+
+    ``notes`` are kept with what else is known of where it was made.
+    """
     home = root if path is None else path.parent
     try:
-        home.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=".tmp-run-", dir=home))
+        folder = disk.new_folder(home)
     except OSError as error:
         raise ResourceError(
             "cannot-write", f"cannot make a run in {home}: {error.strerror}"
         ) from error
     try:
-        fill(folder, recipe, tokenizer, command)
+        fill(folder, recipe, tokenizer, surroundings(command) | dict(notes or {}))
         final = (
             path
             if path is not None
@@ -180,15 +206,16 @@ def create_run(
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def fill(folder: Path, recipe: Recipe, tokenizer: Tokenizer | None, command: Sequence[str]) -> None:
-    folder.chmod(0o755)
-    (folder / "recipe.yaml").write_text(recipe.text, encoding="utf-8")
-    (folder / "resolved.yaml").write_text(recipe.resolved, encoding="utf-8")
+def fill(
+    folder: Path, recipe: Recipe, tokenizer: Tokenizer | None, environment: Mapping[str, Any]
+) -> None:
+    disk.write(folder / "recipe.yaml", recipe.text)
+    disk.write(folder / "resolved.yaml", recipe.resolved)
     if tokenizer is not None:
         tokenizer.save(folder / "tokenizer.json")
-    (folder / "environment.json").write_text(json.dumps(surroundings(command), indent=2) + "\n")
+    disk.write(folder / "environment.json", json.dumps(environment, indent=2) + "\n")
     for file in sorted(folder.iterdir()):
-        checkpoints.sync(file)
+        disk.sync(file)
 
 
 def place(folder: Path, final: Path, again: bool) -> Path:
@@ -196,12 +223,12 @@ def place(folder: Path, final: Path, again: bool) -> Path:
     for number in range(1, 1000 if again else 2):
         name = final if number == 1 else final.with_name(f"{final.name}_{number}")
         try:
-            folder.rename(name)
+            disk.rename(folder, name)
         except OSError:
             if not name.exists():
                 raise
         else:
-            checkpoints.sync(name.parent)
+            disk.sync(name.parent)
             return name
     raise InputError("run-exists", f"{final} exists already", "give another name, or 'resume' it")
 
@@ -239,71 +266,76 @@ def save_checkpoint(
     run: Run,
     model: nn.Module,
     step: int = 0,
-    training: Mapping[str, torch.Tensor] | None = None,
+    beside: Mapping[str, Mapping[str, torch.Tensor]] | None = None,
     state: Mapping[str, Any] | None = None,
     keep: int | None = None,
+    world: World = ALONE,
 ) -> Path:
-    """Write the weights, each once by its first name, and the optimizer's state; then prune."""
-    tensors: dict[str, Mapping[str, torch.Tensor]] = {"model": dict(model.named_parameters())}
-    if training is not None:
-        tensors["training"] = training
-    path = checkpoints.write(run.checkpoints, step, tensors, {"step": step, **(state or {})})
-    if keep is not None:
+    """Write the weights, each once by its first name, and what stands ``beside`` them; then prune,
+    if the new one is found to be good.
+    """
+    tensors = {"model": dict(model.named_parameters()), **(beside or {})}
+    path = checkpoints.write(run.checkpoints, step, tensors, state or {}, world)
+    if keep is not None and world.first:
         checkpoints.prune(run.checkpoints, keep)
     return path
 
 
-@torch.no_grad()
-def load_weights(model: nn.Module, checkpoint: Path) -> None:
-    """Fill every parameter.  DamagedError if the checkpoint is not of this model."""
-    tensors = checkpoints.read(checkpoint, "model")
-    parameters = dict(model.named_parameters())
-    for name in sorted(parameters.keys() ^ tensors.keys()):
-        where = "the recipe has no" if name in tensors else "the checkpoint has no"
-        raise DamagedError("other-weights", f"{checkpoint}: {where} {name!r}")
-    for name, parameter in parameters.items():
-        if parameter.shape != tensors[name].shape:
-            shapes = f"{tuple(tensors[name].shape)}, and the recipe's {tuple(parameter.shape)}"
-            raise DamagedError(
-                "other-weights", f"{checkpoint}: the checkpoint's {name!r} is {shapes}"
-            )
-        parameter.copy_(tensors[name])
+def load_weights(model: nn.Module, checkpoint: Path, averaged: bool = False) -> None:
+    """Fill every parameter, from the average if it is asked for and kept.
+
+    DamagedError if the checkpoint is not of this model.
+    """
+    left = dict(model.named_parameters())
+    for name, value in checkpoints.each(checkpoint, weights_of(checkpoint, averaged)):
+        if name not in left:
+            raise _foreign(f"{checkpoint}: the recipe has no {name!r}")
+        parameter = left.pop(name)
+        if parameter.shape != value.shape:
+            shapes = f"{tuple(value.shape)}, and the recipe's {tuple(parameter.shape)}"
+            raise _foreign(f"{checkpoint}: the checkpoint's {name!r} is {shapes}")
+        put(parameter, value)
+    for name in sorted(left):
+        raise _foreign(f"{checkpoint}: the checkpoint has no {name!r}")
 
 
-@torch.no_grad()
+def _foreign(message: str) -> DamagedError:
+    return DamagedError("other-weights", message)
+
+
+def weights_of(checkpoint: Path, averaged: bool) -> str:
+    """The name of a checkpoint's weights: of their average, if it is asked for and kept."""
+    return "average" if averaged and checkpoints.files_of(checkpoint, "average") else "model"
+
+
 def take_weights(model: nn.Module, checkpoint: Path) -> list[str]:
     """Fill what has the same name and shape; give a line for each that is not taken."""
-    tensors = checkpoints.read(checkpoint, "model")
     parameters = dict(model.named_parameters())
-    left = [f"{name}: only in {checkpoint}" for name in tensors if name not in parameters]
-    for name, parameter in parameters.items():
-        if name not in tensors:
-            left.append(f"{name}: new, starts from its initial value")
-        elif parameter.shape != tensors[name].shape:
-            left.append(
-                f"{name}: {tuple(tensors[name].shape)} there, {tuple(parameter.shape)} here"
-            )
+    unfilled = dict.fromkeys(parameters)
+    left = []
+    for name, value in checkpoints.each(checkpoint, weights_of(checkpoint, averaged=True)):
+        parameter = parameters.get(name)
+        unfilled.pop(name, None)
+        if parameter is None:
+            left.append(f"{name}: only in {checkpoint}")
+        elif parameter.shape != value.shape:
+            left.append(f"{name}: {tuple(value.shape)} there, {tuple(parameter.shape)} here")
         else:
-            parameter.copy_(tensors[name])
-    return left
+            put(parameter, value)
+    return [*left, *(f"{name}: new, starts from its initial value" for name in unfilled)]
 
 
 def append(path: Path, text: str) -> None:
     """Add text to a file.  ResourceError if the disk does not take it."""
     try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
+        disk.append(path, text)
     except OSError as error:
         raise ResourceError("cannot-write", f"cannot write {path}: {error.strerror}") from error
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
-    beside = path.with_name(f".{path.name}.tmp")
+    """Write a file whole or not at all.  ResourceError if the disk does not take it."""
     try:
-        beside.write_text(text, encoding="utf-8")
-        checkpoints.sync(beside)
-        os.replace(beside, path)
+        disk.replace_text(path, text)
     except OSError as error:
-        beside.unlink(missing_ok=True)
         raise ResourceError("cannot-write", f"cannot write {path}: {error.strerror}") from error

@@ -1,21 +1,33 @@
-"""The ``train`` section of a recipe: its signature is its schema."""
+"""The ``train`` section of a recipe: its fields are its schema."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Literal
 
-from blocks.registry import Init, Optimizer, Schedule, maker, register
+from blocks.registry import Data, Init, Optimizer, Schedule, maker, register
 
 
 @register("train", kind="section")
+@dataclass(kw_only=True)
 class Train:
     """How a model is trained.
 
     ``batch`` is the windows of a step, of ``length`` tokens each (the context if none), in
-    ``accumulate`` parts; with a ``loss_chunk`` the logits of no more than so many tokens are held
-    at once.  ``eval_tokens`` is the most that validation takes from the end of the
-    corpus.  ``sample`` is continued by ``sample_tokens`` at each evaluation.  The last ``keep``
-    checkpoints stay.
+    ``accumulate`` parts.  ``documents: apart`` keeps what stands in one window from seeing each
+    other.  With a ``loss_chunk`` the logits of no more than so many tokens are held at once; with
+    ``recompute`` a layer's activations are computed again for its gradient, and not held.
+
+    ``lr`` is the schedule's peak; ``rates`` are those of parameters by a path of their names
+    (``attention.q``, ``layers.*.glu``), a later line before an earlier.  ``z_loss`` weighs the
+    squared logarithm of the softmax's denominator.  With ``ema`` the weights' moving average is
+    kept, and is what is validated and used.  ``nonfinite`` says what a loss or gradient that is
+    none does: stop the run, skip the step, or roll back to the last checkpoint and go on behind it.
+
+    ``eval_tokens`` is the most that validation takes from the end of the corpus, and from each of
+    ``eval_sets``.  ``sample`` is continued by ``sample_tokens`` at each evaluation.  The last
+    ``keep`` checkpoints stay.  ``workers`` processes read ahead.
     """
 
     checks = {
@@ -26,6 +38,9 @@ class Train:
         "length <= context": "length={length} is more than context={context}",
         "lr > 0": "lr={lr} is not above 0",
         "clip > 0": "clip={clip} is not above 0",
+        "z_loss >= 0": "z_loss={z_loss} is below 0",
+        "0 < ema and ema < 1": "ema={ema} is not between 0 and 1",
+        "workers >= 0": "workers={workers} is below 0",
         "log_every >= 1": "log_every={log_every} is below 1",
         "eval_every >= 1": "eval_every={eval_every} is below 1",
         "checkpoint_every >= 1": "checkpoint_every={checkpoint_every} is below 1",
@@ -34,33 +49,34 @@ class Train:
         "sample_tokens >= 0": "sample_tokens={sample_tokens} is below 0",
     }
 
-    def __init__(
-        self,
-        *,
-        steps: int = 600,
-        batch: int = 12,
-        lr: float = 1e-3,
-        length: int | None = None,
-        accumulate: int = 1,
-        loss_chunk: int | None = None,
-        seed: int = 0,
-        dtype: Literal["fp32", "bf16"] = "fp32",
-        init: Init = maker("normal"),
-        optimizer: Optimizer = maker("adamw"),
-        schedule: Schedule = maker("cosine"),
-        clip: float | None = 1.0,
-        log_every: int = 10,
-        eval_every: int = 200,
-        eval_tokens: int = 32768,
-        checkpoint_every: int = 200,
-        keep: int = 2,
-        sample: str = "",
-        sample_tokens: int = 64,
-    ) -> None:
-        self.steps, self.batch, self.lr, self.length = steps, batch, lr, length
-        self.accumulate, self.loss_chunk = accumulate, loss_chunk
-        self.seed, self.dtype, self.clip = seed, dtype, clip
-        self.init, self.optimizer, self.schedule = init(), optimizer(), schedule()
-        self.log_every, self.eval_every, self.eval_tokens = log_every, eval_every, eval_tokens
-        self.checkpoint_every, self.keep = checkpoint_every, keep
-        self.sample, self.sample_tokens = sample, sample_tokens
+    steps: int = 600
+    batch: int = 12
+    lr: float = 1e-3
+    length: int | None = None
+    documents: Literal["joined", "apart"] = "joined"
+    accumulate: int = 1
+    loss_chunk: int | None = None
+    recompute: bool = False
+    seed: int = 0
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    init: Init = maker("normal")
+    optimizer: Optimizer = maker("adamw")
+    schedule: Schedule = maker("cosine")
+    rates: Mapping[str, float] | None = None
+    clip: float | None = 1.0
+    z_loss: float = 0.0
+    ema: float | None = None
+    nonfinite: Literal["stop", "skip", "rollback"] = "stop"
+    workers: int = 0
+    log_every: int = 1
+    eval_every: int = 200
+    eval_tokens: int = 32768
+    eval_sets: Mapping[str, Data] | None = None
+    checkpoint_every: int = 200
+    keep: int = 2
+    sample: str = ""
+    sample_tokens: int = 64
+
+    def __post_init__(self) -> None:
+        self.init, self.optimizer, self.schedule = self.init(), self.optimizer(), self.schedule()
+        self.eval_sets = {name: make() for name, make in (self.eval_sets or {}).items()}

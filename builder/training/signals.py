@@ -1,4 +1,4 @@
-"""Being asked to stop: the step that runs is finished, and what was learnt is saved."""
+"""Being asked to stop: what runs is finished, and what was learnt is saved."""
 
 from __future__ import annotations
 
@@ -17,27 +17,44 @@ class Stop:
     """Which signal has come, if one has."""
 
     asked: signal.Signals | None = None
+    _nothing_to_save = False
 
     def error(self, message: str, help: str) -> Stopped:
         assert self.asked is not None
         return Stopped("stopped", f"{self.asked.name}: {message}", help, CODES[self.asked])
 
+    @contextmanager
+    def before_anything(self) -> Iterator[None]:
+        """While there is nothing to save, a signal stops at once.  Stopped is raised."""
+        try:
+            self._nothing_to_save = True
+            if self.asked:
+                raise self._at_once()
+            yield
+        finally:
+            self._nothing_to_save = False
+
+    def _at_once(self) -> Stopped:
+        return self.error("stopped before the first step", "the same command starts it again")
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """What comes of a signal; after the first, Ctrl-C ends the process wherever it is."""
+        self.asked = signal.Signals(number)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        if self._nothing_to_save:
+            raise self._at_once()
+
 
 @contextmanager
 def stopping() -> Iterator[Stop]:
-    """Note the first signal; a second Ctrl-C stops at once, as it does outside."""
+    """Note the first signal; a second Ctrl-C stops at once."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop  # only the main thread may handle signals
         return
     before = {number: signal.getsignal(number) for number in CODES}
-
-    def note(number: int, frame: FrameType | None) -> None:
-        stop.asked = signal.Signals(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-
     for number in CODES:
-        signal.signal(number, note)
+        signal.signal(number, stop.note)
     try:
         yield stop
     finally:

@@ -2,42 +2,71 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
-from builder.errors import NumbersError
-from builder.training.corpus import Array, Corpus, windows
+from builder.model import Model
+from builder.training.corpus import Batch, Tokens
+from builder.training.layers import Dropout
+from builder.training.optimizers import set_rate
+from builder.training.order import Array
 from builder.training.settings import Train
+from builder.training.world import World, local, whole
 
-if TYPE_CHECKING:
-    from builder.model import Model
+MASK = 2**63 - 1
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a step works on.  What changes is in the model and the optimizer alone."""
+    """What a step works on.  What changes is in the model, the optimizers and the average alone.
+
+    ``loss`` is the model's own, or that of what wraps it where several processes train.
+    """
 
     model: Model
-    optimizer: torch.optim.Optimizer
+    loss: Callable[..., Tensor]
+    optimizers: Sequence[Optimizer]
     settings: Train
-    corpus: Corpus
-    device: torch.device
+    dropout: Dropout
+    world: World
+    average: Mapping[str, Tensor] = field(default_factory=dict)  # by name, if one is kept
+
+    @property
+    def device(self) -> torch.device:
+        return self.world.device
+
+    @staticmethod
+    def alone(model: Model, settings: Train, optimizers: Sequence[Optimizer] = ()) -> Training:
+        """In one process, on the device that the model is on."""
+        device = next(model.parameters()).device
+        dropout = Dropout(settings.seed, device)
+        return Training(model, model.loss, optimizers, settings, dropout, World(device))
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a step found; ``number`` counts from 1."""
+    """What a step found; ``number`` counts from 1.
+
+    ``batch`` and ``gradient`` are digests: of the samples read, and of every bit of the gradient.
+    """
 
     number: int
     loss: float
     norm: float
     lr: float
+    batch: int = 0
+    gradient: int = 0
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss) and math.isfinite(self.norm)
 
 
 @dataclass(frozen=True)
@@ -57,52 +86,125 @@ class Evaluation:
         return math.exp(min(self.loss, 700.0))
 
 
-def take_step(training: Training, index: int) -> Step:
-    """Step ``index`` (from 0): loss, gradient, then the move.  NumbersError before it."""
-    settings = training.settings
-    batch = torch.from_numpy(
-        windows(training.corpus, settings.seed, index * settings.batch, settings.batch)
-    )
-    loss = backward(training.model, settings, batch.to(training.device), index)
-    limit = math.inf if settings.clip is None else settings.clip
-    norm = torch.nn.utils.clip_grad_norm_(training.model.parameters(), limit)
-    seen, length = torch.stack([loss, norm]).tolist()  # the one wait for the device
-    lr = settings.lr * settings.schedule(index, settings.steps)
-    found = Step(index + 1, seen, length, lr)
-    if not (math.isfinite(found.loss) and math.isfinite(found.norm)):
-        raise NumbersError(
-            "not-finite",
-            f"step {found.number}: loss {found.loss}, gradient norm {found.norm}; "
-            "the weights were not moved",
-            f"try a lower train.lr than {settings.lr:g}, a longer warmup, or train.clip",
-        )
-    for group in training.optimizer.param_groups:
-        group["lr"] = found.lr
-    training.optimizer.step()
-    training.optimizer.zero_grad()
+def samples_of(settings: Train, index: int, world: World) -> Array:
+    """The numbers of this process's samples of a step: together they are those of one alone."""
+    numbers = np.arange(index * settings.batch, (index + 1) * settings.batch)
+    return np.array_split(numbers, world.size)[world.rank]
+
+
+def take_step(training: Training, index: int, batch: Batch) -> Step:
+    """Step ``index`` (from 0) over this process's part of its batch.  Where loss or gradient is not
+    finite, nothing is moved.
+    """
+    found = look_at(training, index, batch)
+    if found.finite:
+        set_rate(training.optimizers, found.lr)
+        for optimizer in training.optimizers:
+            optimizer.step()
+        average(training)
+    for optimizer in training.optimizers:
+        optimizer.zero_grad()
     return found
 
 
-def backward(model: Model, settings: Train, batch: Tensor, index: int) -> Tensor:
+def look_at(training: Training, index: int, batch: Batch) -> Step:
+    """The gradient of a step, clipped, and what is found."""
+    settings, world = training.settings, training.world
+    loss = backward(training, batch.to(training.device), index)
+    gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
+    read = torch.tensor(batch.digest, device=training.device)
+    digests = torch.stack([digest(gradients).to(read), read])
+    if world.shard:
+        world.sum(digests)
+    elif not world.alone:
+        world.sum(digests[1:])
+    limit = math.inf if settings.clip is None else settings.clip
+    norm = whole(torch.nn.utils.clip_grad_norm_(training.model.parameters(), limit))
+    seen, length = torch.stack([loss, norm.to(loss)]).tolist()  # the one wait for the device
+    lr = settings.lr * settings.schedule(index, settings.steps)
+    bits, ids = (int(number) & MASK for number in digests.tolist())
+    return Step(index + 1, seen, length, lr, ids, bits)
+
+
+def backward(training: Training, batch: Batch, index: int) -> Tensor:
     """The gradient of the mean loss over a batch, part by part; the loss stays on the device.
 
-    A part weighs as much as it has tokens.  What a block asks of a batch (a balance of experts), it
+    A part weighs as much as it has labels.  What a block asks of a batch (a balance of experts), it
     asks of each part.
     """
+    settings, world = training.settings, training.world
+    total = int(world.sum(torch.tensor(batch.learnt, device=training.device)))
     losses = []
-    for number, part in enumerate(batch.tensor_split(settings.accumulate)):
-        torch.manual_seed(dropout_seed(settings.seed, index, number))
-        with numerics(batch.device, settings.dtype):
-            loss = model.loss(part[:, :-1], part[:, 1:], chunk=settings.loss_chunk)
-        weighed = loss * (len(part) / len(batch))
-        weighed.backward()  # type: ignore[no-untyped-call]
+    parts = batch.parts(settings.accumulate)
+    for number, part in enumerate(parts):
+        training.dropout.begin(index, world.rank * settings.accumulate + number)
+        with numerics(training.device, settings.dtype), summing(training, number + 1 < len(parts)):
+            loss = training.loss(
+                part.ids,
+                part.labels,
+                documents=part.documents,
+                chunk=settings.loss_chunk,
+                z_loss=settings.z_loss,
+            )
+            weighed = loss * (part.learnt / max(total, 1))
+            (weighed * world.size).backward()  # type: ignore[no-untyped-call]  # it is averaged
         losses.append(weighed.detach())
-    return torch.stack(losses).sum()
+    return world.sum(torch.stack(losses).sum())
 
 
-def dropout_seed(*key: int) -> int:
-    """Of (seed, step, part): resuming needs no state of a generator."""
-    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest(), "big") >> 1
+@contextmanager
+def summing(training: Training, more: bool) -> Iterator[None]:
+    """Where more parts come, processes need not yet exchange their gradients."""
+    wait = getattr(training.loss, "no_sync", None)
+    if more and wait is not None:
+        with wait():
+            yield
+    else:
+        yield
+
+
+@torch.no_grad()
+def digest(tensors: Iterable[Tensor]) -> Tensor:
+    """A number of every bit of some tensors, the same in whatever order it is summed: each word is
+    added as an integer, weighed by its tensor's place.
+    """
+    total = None
+    for place, tensor in enumerate(tensors):
+        flat = local(tensor).contiguous().flatten()
+        words = flat.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
+        own = words.sum(dtype=torch.int64) * (2 * place + 1)
+        total = own if total is None else total + own
+    return torch.zeros((), dtype=torch.int64) if total is None else total
+
+
+@torch.no_grad()
+def average(training: Training) -> None:
+    """Move the average of the weights a little towards them."""
+    if not training.average:
+        return
+    assert training.settings.ema is not None
+    ours = [local(p) for p in training.model.parameters()]
+    means = [local(mean) for mean in training.average.values()]
+    torch._foreach_lerp_(means, ours, 1 - training.settings.ema)
+
+
+@contextmanager
+def averaged(training: Training) -> Iterator[None]:
+    """With the average, if one is kept, in the weights' place."""
+    _swap(training)
+    try:
+        yield
+    finally:
+        _swap(training)
+
+
+@torch.no_grad()
+def _swap(training: Training) -> None:
+    for name, mean in training.average.items():
+        weight, mean = local(training.model.get_parameter(name)), local(mean)
+        kept = weight.clone()
+        weight.copy_(mean)
+        mean.copy_(kept)
 
 
 def numerics(device: torch.device, dtype: str) -> torch.autocast:
@@ -112,27 +214,48 @@ def numerics(device: torch.device, dtype: str) -> torch.autocast:
 @torch.no_grad()
 def evaluate(
     model: Model,
-    tokens: Array,
+    tokens: Tokens,
     bytes: int,
     length: int,
     batch: int = 8,
     dtype: str = "fp32",
     loss_chunk: int | None = None,
-) -> Evaluation:
-    """The loss over every token but the first, each predicted once, in windows of ``length``."""
+    apart: bool = False,
+    world: World | None = None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation | None:
+    """The loss over every token but the first, each predicted once, in windows of ``length``.
+
+    Several processes share the windows out; each runs as often as the others, as sharded weights
+    must.  None if ``stop`` says so on the way.
+    """
+    was_training = model.training
     model.eval()
     device = next(model.parameters()).device
+    world = World(device) if world is None else world
+    totals = torch.zeros(2, dtype=torch.float64, device=device)
+    parts = cut(tokens, length, batch)
+    for first in range(0, len(parts), world.size):
+        if stop():
+            model.train(was_training)
+            return None
+        mine = first + world.rank
+        firsts, span = parts[min(mine, len(parts) - 1)]
+        part = tokens.windows(firsts, span, apart).to(device)
+        with numerics(device, dtype):
+            mean = model.loss(part.ids, part.labels, documents=part.documents, chunk=loss_chunk)
+        if mine < len(parts):
+            totals += torch.stack([mean.double() * part.learnt, totals.new_tensor(part.learnt)])
+    model.train(was_training)
+    nats, learnt = world.sum(totals).tolist()
+    return Evaluation(nats / learnt if learnt else math.nan, int(learnt), bytes)
+
+
+def cut(tokens: Tokens, length: int, batch: int) -> list[tuple[Array, int]]:
+    """Where the windows of each part begin, and how long they are: a shorter one is the last."""
     predicted = max(len(tokens) - 1, 0)
     count = predicted // length
-    rows = np.arange(count)[:, None] * length + np.arange(length + 1)
-    parts = [tokens[rows[i : i + batch]] for i in range(0, count, batch)]
-    if predicted > count * length:
-        parts.append(tokens[None, count * length :])
-    nats = torch.zeros((), dtype=torch.float64)
-    for part in parts:
-        ids = torch.from_numpy(part.astype(np.int64)).to(device)
-        with numerics(device, dtype):
-            mean = model.loss(ids[:, :-1], ids[:, 1:], chunk=loss_chunk)
-        nats += mean.double().cpu() * ids[:, 1:].numel()
-    model.train()
-    return Evaluation(float(nats) / predicted if predicted else math.nan, predicted, bytes)
+    firsts = np.arange(count) * length
+    parts = [(firsts[i : i + batch], length) for i in range(0, count, batch)]
+    rest = predicted - count * length
+    return [*parts, (np.array([count * length]), rest)] if rest else parts

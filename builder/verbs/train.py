@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.training.signals import stopping
 from builder.verbs import load, recipe_arguments
 
 if TYPE_CHECKING:
@@ -23,6 +25,14 @@ def configure(parser: ArgumentParser) -> None:
         "--from", dest="start", type=Path, metavar="RUN", help="start from the weights of a run"
     )
     device_argument(parser)
+    shard_argument(parser)
+    parser.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="where else numbers go: tensorboard, wandb (offline), trackio, mlflow",
+    )
     parser.add_argument(
         "--dry-run", action="store_true", help="all but the training: writes no run"
     )
@@ -34,17 +44,35 @@ def device_argument(parser: ArgumentParser) -> None:
     )
 
 
+def shard_argument(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--shard",
+        choices=["fsdp"],
+        help="under torchrun: each process holds a part of every weight, and not all of them",
+    )
+
+
 def run(args: Namespace) -> None:
     recipe = load(args)
-    from builder.training.runs import open_run, say
-    from builder.training.train import dry_run, train
+    with stopping() as stop:
+        with stop.before_anything():  # torch alone takes seconds to load
+            from builder.training.loop import dry_run, train
+            from builder.training.runs import open_run, say
 
-    start = None if args.start is None else open_run(args.start, args.plugins)
-    if args.dry_run:
-        print(dry_run(recipe, args.device, say, start))
-    else:
+            start = None if args.start is None else open_run(args.start, args.plugins)
+        if args.dry_run:
+            print(dry_run(recipe, args.device, say, start))
+            return
         command = ["python", "-m", "builder", *sys.argv[1:]]
-        print(ending(train(recipe, args.run, start, args.device, command)))
+        shard = args.shard is not None
+        trained = train(recipe, args.run, start, args.device, command, shard, args.log)
+    if first_process():
+        print(ending(trained))
+
+
+def first_process() -> bool:
+    """Whether this is the process that speaks, of those that ``torchrun`` started."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def ending(run: Run) -> str:

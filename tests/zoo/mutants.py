@@ -1121,10 +1121,10 @@ WIRING = (
         "builder/training/runs.py",
         "what is loaded takes the place of a weight, and whoever was tied to it keeps the old one",
         (
-            "            )\n        parameter.copy_(tensors[name])\n\n\n",
-            "            )\n"
+            "        put(parameter, value)\n    for name in sorted(left):",
             '        owner, _, own = name.rpartition(".")\n'
-            "        setattr(model.get_submodule(owner), own, nn.Parameter(tensors[name]))\n\n\n",
+            "        setattr(model.get_submodule(owner), own, nn.Parameter(value))\n"
+            "    for name in sorted(left):",
         ),
         seen_by="saved_equals_loaded",
     ),
@@ -1179,8 +1179,15 @@ TRAINING = (
         "loss-in-bf16",
         "builder/loss.py",
         "cross entropy in the model's own precision: transformers#29285 (logits.float())",
-        ("flat = logits.to(wide).flatten(0, -2)", "flat = logits.flatten(0, -2)"),
+        ("flat, labels = logits.to(wide).flatten", "flat, labels = logits.flatten"),
         seen_by="test_assemble.py::test_a_loss_of_half_precision_is_summed_in_float32",
+    ),
+    bug(
+        "z-loss-of-padding",
+        "builder/loss.py",
+        "what is ignored is still pulled at: a common slip",
+        ("flat.logsumexp(-1)[labels != IGNORED].square()", "flat.logsumexp(-1).square()"),
+        seen_by="test_loss.py::test_z_loss_is_the_squared_logarithm_of_the_denominator_over_the_same_labels",
     ),
     bug(
         "chunks-of-loss-unscaled",
@@ -1200,14 +1207,14 @@ TRAINING = (
         "parts-count-alike",
         "builder/training/step.py",
         "unequal parts of a batch are averaged: torchtune#1875, mlx-lm#1413",
-        ("weighed = loss * (len(part) / len(batch))", "weighed = loss / settings.accumulate"),
+        ("loss * (part.learnt / max(total, 1))", "loss / settings.accumulate"),
         seen_by="unequal_parts_make_one_batch",
     ),
     bug(
         "parts-are-summed",
         "builder/training/step.py",
         "a gradient that grows with the number of parts: a common slip",
-        ("weighed = loss * (len(part) / len(batch))", "weighed = loss"),
+        ("loss * (part.learnt / max(total, 1))", "loss"),
         seen_by="unequal_parts_make_one_batch",
     ),
     bug(
@@ -1250,9 +1257,9 @@ TRAINING = (
         "builder/training/optimizers.py",
         "what is in no group does not learn: a common slip",
         (
-            "(decayed if mixes else kept).append(parameter)",
-            "decayed += [parameter] * mixes\n"
-            "        kept += [parameter] * name.startswith(lookups)",
+            "found.append(Learner(name, parameter, mixes))",
+            "if mixes or name.startswith(lookups):\n"
+            "            found.append(Learner(name, parameter, mixes))",
         ),
         seen_by="each_is_moved_by_one_group",
     ),
