@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -31,13 +32,15 @@ def batches(
 ) -> Iterator[tuple[int, Batch]]:
     """Each step from ``start`` on with its batch; ``workers`` processes read them ahead."""
     steps = range(start, settings.steps)
-    loader = DataLoader(
-        Steps(corpus, settings, world),
-        batch_size=None,
-        sampler=steps,
-        num_workers=min(settings.workers, len(steps)),
-        worker_init_fn=leave_signals,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of more workers than cores, which the recipe asks for
+        loader = DataLoader(
+            Steps(corpus, settings, world),
+            batch_size=None,
+            sampler=steps,
+            num_workers=min(settings.workers, len(steps)),
+            worker_init_fn=leave_signals,
+        )
     return zip(steps, loader, strict=True)
 
 

@@ -100,7 +100,7 @@ def train(
             wanted = named_loggers(loggers)
             recipe = at_rest(recipe, world)
             prepared = prepare(recipe, progress.say, start, world=world)
-            run = shared_run(recipe, prepared, command, path, loggers)
+        run = shared_run(recipe, prepared, command, path, loggers)
         progress.say(f"run: {run.path}")
         with run.locked(world):
             session = Session(prepared, run, progress, stop, opened(wanted, run, world, 0))

@@ -33,7 +33,7 @@ def spread(
     from torch.nn.parallel import DistributedDataParallel
 
     ids = [world.device.index] if world.device.type == "cuda" else None
-    return model, DistributedDataParallel(Loss(model), ids, find_unused_parameters=True)
+    return model, DistributedDataParallel(Loss(model), ids)
 
 
 class Loss(nn.Module):
