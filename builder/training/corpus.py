@@ -28,7 +28,7 @@ from builder.training.data import Prompt, Source
 from builder.training.order import Array, places
 
 FORMAT = 2
-GROUP = 256  # pieces tokenised at once: 16 MB of text
+GROUP = 64  # pieces tokenised at once: 4 MB of text, which take fifty times that for a moment
 VALIDATION = 0.05
 
 
