@@ -198,14 +198,17 @@ class Layout:
         yield from _block("cache, in bytes", cache)
         train = {
             "weights": memory.weights,
+            **({"average of the weights": memory.average} if memory.average else {}),
             "gradients": memory.gradients,
             f"optimizer: {_optimizer(self.recipe)}": memory.optimizer,
             f"activations of {costs.batch} × {costs.length} tokens, computed in {costs.dtype}": (
                 memory.activations
             ),
+            **({"weights gathered from the others": memory.gathered} if memory.gathered else {}),
             "in all": memory.total,
         }
-        yield from _block("memory to train, in bytes", train)
+        of = "to train" if costs.world == 1 else f"of each of {costs.world}"
+        yield from _block(f"memory {of}, in bytes", train)
         yield ""
         yield "FLOPs are those of matrix products, as torch.utils.flop_counter counts them: causal"
         yield "attention in full, a window as computed.  Activations are those that a CPU keeps."
@@ -284,7 +287,7 @@ def as_json(recipe: Recipe, costs: Costs) -> dict[str, Any]:
     """The page for machines: numbers in full, None for what is unknown, one node for each leaf."""
     index, memory = load_index(recipe.plugins), costs.memory
     assert memory is not None, "a page tells of training"
-    parts = ("weights", "gradients", "optimizer", "activations", "total")
+    parts = ("weights", "average", "gradients", "optimizer", "activations", "gathered", "total")
     totals = {
         **_numbers((*costs.leaves,), costs),
         "embedding_parameters": costs.embedding_parameters,

@@ -34,6 +34,7 @@ from builder.model import Model, build, length_read
 from builder.recipe import Recipe
 from builder.training.layers import around_layers
 from builder.training.optimizers import learners, state_tensors
+from builder.training.parallel import shares_across_layers
 from builder.training.step import numerics
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # as `train` names them
@@ -66,20 +67,24 @@ class LeafCosts:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a training step as ``train`` takes it, every expert in use.
+    """Bytes of a training step as ``train`` takes it in one process, every expert in use.
 
-    Weights, gradients and the optimizer's memory are float32; ``activations`` is what forward keeps
-    for backward, parameters aside.
+    Weights, their average, gradients and the optimizer's memory are float32; ``activations`` is
+    what forward keeps for backward, parameters aside; ``gathered`` is what of sharded weights is
+    whole at once: the largest layer, the one that is fetched ahead, and all outside of layers.
     """
 
     weights: int
     gradients: int
     optimizer: int | None
     activations: int | None
+    average: int = 0
+    gathered: int = 0
 
     @property
     def total(self) -> int | None:
-        return total((self.weights, self.gradients, self.optimizer, self.activations))
+        own = (self.weights, self.average, self.gradients, self.gathered)
+        return total((*own, self.optimizer, self.activations))
 
 
 @dataclass(frozen=True)
@@ -91,6 +96,7 @@ class Costs:
     dtype: str
     leaves: tuple[LeafCosts, ...]
     memory: Memory | None  # None if no training was looked into
+    world: int = 1  # processes that train, of which memory is that of one
 
     @property
     def parameters(self) -> int:
@@ -147,12 +153,15 @@ def measure(
     dtype: str | None = None,
     *,
     training: bool = True,
+    world: int = 1,
+    shard: bool = False,
 ) -> Costs:
     """What a recipe's model costs, nothing allocated.
 
     ``length`` is the context if not given; ``dtype``, as ``train`` names it (its own if not given),
     is that of the cache, and of what a training step computes; without ``training`` what a step
-    costs is not looked into, and unknown.  InputError if the model cannot read so many tokens.
+    costs is not looked into, and unknown.  Memory is that of one process of a ``world``, which hold
+    all weights each, or ``shard`` them.  InputError if the model cannot read so many tokens.
     """
     length = recipe.graph.context if length is None else length
     dtype = str(recipe.train["dtype"]) if dtype is None else dtype
@@ -165,7 +174,8 @@ def measure(
         batch,
         dtype,
         tuple(_measured(model, recipe.graph, length, training)),
-        measure_memory(recipe, length, batch, dtype) if training else None,
+        measure_memory(recipe, length, batch, dtype, world if shard else 1) if training else None,
+        world,
     )
 
 
@@ -371,20 +381,42 @@ def no_ids(*shape: int) -> Tensor:
 # Memory
 
 
-def measure_memory(recipe: Recipe, length: int, batch: int, dtype: str) -> Memory:
-    """What a training step over ``(batch, length)`` tokens keeps, as it would on a CPU."""
+def measure_memory(recipe: Recipe, length: int, batch: int, dtype: str, shards: int = 1) -> Memory:
+    """What a training step over ``(batch, length)`` tokens keeps, as it would on a CPU; of weights
+    in so many ``shards``, the first one's.
+    """
     model = shapes_alone(recipe, torch.float32)
     as_on_cpu = _LayerNormOfCPU()  # type: ignore[no-untyped-call]
     with FakeTensorMode(), as_on_cpu, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of how fast a run would be, which never happens
         materialise(model, lambda _, parameter: torch.empty(parameter.shape))
-        weights = sum(parameter.nbytes for parameter in model.parameters())
-        optimizer = _known(lambda: optimizer_bytes(model, recipe))
+        weights = sum(first_part(parameter, shards) for parameter in model.parameters())
+        optimizer = _known(lambda: optimizer_bytes(model, recipe, shards))
         ids = torch.empty(batch, length).long()
         chunk = cast("int | None", recipe.train["loss_chunk"])
         around_layers(model, None, bool(recipe.train["recompute"]))
         activations = _known(lambda: saved_bytes(model, ids, dtype, chunk))
-    return Memory(weights, weights, optimizer, activations)
+        gathered = gathered_bytes(model) if shards > 1 else 0
+    average = 0 if recipe.train["ema"] is None else weights
+    return Memory(weights, weights, optimizer, activations, average, gathered)
+
+
+def first_part(tensor: Tensor, shards: int) -> int:
+    """Bytes of the first of the parts that a tensor's rows are cut into: none has more."""
+    if not tensor.dim() or not len(tensor):
+        return int(tensor.nbytes)
+    row = int(tensor.nbytes) // len(tensor)
+    return row * -(-len(tensor) // shards)
+
+
+def gathered_bytes(model: Model) -> int:
+    """What of sharded weights is whole at once at most."""
+    whole = sum(int(parameter.nbytes) for parameter in model.parameters())
+    if shares_across_layers(model):
+        return whole
+    modules: Iterable[nn.Module] = getattr(model, "layers", ())
+    layers = [sum(int(p.nbytes) for p in layer.parameters()) for layer in modules]
+    return whole - sum(layers) + sum(sorted(layers)[-2:])
 
 
 class _LayerNormOfCPU(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -402,15 +434,15 @@ class _LayerNormOfCPU(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out[0], *(kept.to(dtype) for kept in out[1:])
 
 
-def optimizer_bytes(model: Model, recipe: Recipe) -> int:
-    """What the recipe's optimizer remembers after a step."""
+def optimizer_bytes(model: Model, recipe: Recipe, shards: int = 1) -> int:
+    """What the recipe's optimizer remembers after a step, of the first part of the weights."""
     optimizers = make(recipe.train).optimizer.over(learners(model, recipe.graph))
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
     for optimizer in optimizers:
         optimizer.step()
     model.zero_grad()
-    return sum(tensor.nbytes for tensor in state_tensors(optimizers, model).values())
+    return sum(first_part(tensor, shards) for tensor in state_tensors(optimizers, model).values())
 
 
 def saved_bytes(model: Model, ids: Tensor, dtype: str, loss_chunk: int | None = None) -> int:

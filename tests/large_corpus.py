@@ -1,7 +1,7 @@
 """Train on a text of gigabytes in bounded memory: ``python -m tests.large_corpus [GIGABYTES]``.
 
-A text is generated, and a recipe trained on it for a few steps in a process whose memory is watched.
-Tells the sizes, the seconds, and the most memory that the process took.
+A text is generated, and a recipe trained on it for a few steps.  Tells the sizes, the seconds, and
+the most memory that the process took.
 """
 
 from __future__ import annotations

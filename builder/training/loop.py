@@ -16,7 +16,7 @@ import torch
 
 from builder.construct import make
 from builder.errors import InputError, NumbersError
-from builder.training import checkpoints
+from builder.training import checkpoints, memory
 from builder.training.corpus import Batch
 from builder.training.feed import batches
 from builder.training.loggers import Logger, named_loggers
@@ -121,7 +121,10 @@ def shared_run(
     world = prepared.training.world
     made = None
     if world.first:
+        texts = prepared.texts
         notes = {"processes": world.size, "shard": world.shard, "loggers": list(loggers)}
+        notes |= {"device": device_name(world.device), "source": texts.corpus.source}
+        notes |= {"tokenizer": texts.tokenizer.hash}
         made = create_run(recipe, prepared.texts.tokenizer, command, path, notes=notes)
     return Run(world.told(made and made.path), recipe.plugins)
 
@@ -156,6 +159,10 @@ def resume(run: Run, device: str | None = None, shard: bool = False) -> Run:
     return run
 
 
+def device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def opened(wanted: Sequence[type[Logger]], run: Run, world: World, after: int) -> list[Logger]:
     return [logger(run, after) for logger in wanted] if world.first else []
 
@@ -178,7 +185,21 @@ def recall_average(training: Training, checkpoint: Path) -> None:
 
 
 def fit(session: Session, start: int) -> None:
-    """The steps from ``start`` on.  Stopped, with everything saved, if a signal asks for it."""
+    """The steps from ``start`` on.  Stopped, with everything saved, if a signal asks for it;
+    ResourceError if memory runs out.
+    """
+    try:
+        take_steps(session, start)
+    except (RuntimeError, MemoryError) as error:
+        if not memory.ran_out(error):
+            raise
+        raise memory.out_of_memory(session.run.recipe, session.world) from error
+    finally:
+        for logger in session.loggers:
+            logger.close()
+
+
+def take_steps(session: Session, start: int) -> None:
     training, settings = session.training, session.training.settings
     look(session, start)  # if it was stopped before it could
     end_if_asked(session, start)
@@ -195,8 +216,6 @@ def fit(session: Session, start: int) -> None:
             checkpoint(session, step.number)
         look(session, step.number)
         end_if_asked(session, step.number)
-    for logger in session.loggers:
-        logger.close()
 
 
 def steps_from(session: Session, start: int) -> Iterator[tuple[int, Batch]]:

@@ -33,7 +33,7 @@ def spread(
     from torch.nn.parallel import DistributedDataParallel
 
     ids = [world.device.index] if world.device.type == "cuda" else None
-    return model, DistributedDataParallel(Loss(model), ids)
+    return model, DistributedDataParallel(Loss(model), ids, gradient_as_bucket_view=True)
 
 
 class Loss(nn.Module):
@@ -63,7 +63,8 @@ def shard(model: Model, world: World, dtype: str) -> None:
     if not shares_across_layers(model):  # else a layer's weights are needed in another's turn
         for layer in getattr(model, "layers", ()):
             fully_shard(layer, mesh=mesh, mp_policy=policy)
-    fully_shard(model, mesh=mesh, mp_policy=policy)
+    # what is used outside of training, as in an evaluation, must be shared out again after it
+    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     register_fsdp_forward_method(model, "loss")
     model.to_empty(device=world.device)
     first = first_values(model.recipe)

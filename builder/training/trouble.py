@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from builder.graph import leaves
@@ -96,12 +95,3 @@ def unfit(model: nn.Module) -> str | None:
 def shown(number: float) -> float | str:
     """A number as JSON has it, which knows neither ``nan`` nor ``inf``."""
     return number if math.isfinite(number) else str(number)
-
-
-def torch_ran_out(error: BaseException) -> bool:
-    """Whether memory ran out; on a CPU torch says so in words alone."""
-    return (
-        isinstance(error, MemoryError | torch.OutOfMemoryError)
-        or "can't allocate memory" in str(error)
-        or "not enough memory" in str(error)
-    )
