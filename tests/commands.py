@@ -15,7 +15,8 @@ def python(
     folder: Path, *words: str, before: Callable[[], None] | None = None
 ) -> subprocess.CompletedProcess[str]:
     """``python WORDS`` in a folder, with one thread; ``before`` runs in the new process."""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, *words],
         cwd=folder,

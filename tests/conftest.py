@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from collections import Counter
@@ -14,6 +15,12 @@ from hypothesis import HealthCheck, Phase, settings
 ROOT = Path(__file__).resolve().parent.parent
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: the workers share out the cores
+
+# No network: here, and by Python's own start-up in every process that a test starts.
+OFFLINE = str(ROOT / "tests" / "offline")
+os.environ["PYTHONPATH"] = os.pathsep.join([OFFLINE, os.environ.get("PYTHONPATH", "")])
+if "tests.offline.sitecustomize" not in sys.modules:
+    importlib.import_module("tests.offline.sitecustomize")
 
 WITHOUT_EXPLAIN = [phase for phase in Phase if phase is not Phase.explain]  # it takes minutes
 SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much]

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-import subprocess
-import zlib
 from itertools import combinations, pairwise
 from pathlib import Path
 from xml.etree import ElementTree
@@ -20,6 +17,7 @@ from builder.drawing.svg import svg
 from builder.drawing.view import view
 from builder.graph import leaves
 from builder.laws.strategies import recipes
+from tests.browser import browse, needs_chromium, rows_of
 from tests.commands import python
 
 ROOT = Path(__file__).parent.parent
@@ -343,8 +341,6 @@ def test_drawing_loads_no_torch():
 
 # In a browser
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium to draw with")
 MEASURE = """<!DOCTYPE html><meta charset="utf-8"><body>SVG<pre id="out"></pre><script>
 const rects = [...document.querySelectorAll("rect")].map(r => r.getBBox());
 const holds = (r, x, y) => r.x <= x && x <= r.x + r.width && r.y <= y && y <= r.y + r.height;
@@ -356,16 +352,6 @@ const rows = [...document.querySelectorAll("text")].map(t => {
 });
 document.getElementById("out").textContent = JSON.stringify(rows);
 </script>"""
-
-
-def browse(folder, *words):
-    quiet = ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
-    plain = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
-    own = [f"--user-data-dir={folder / 'profile'}", "--hide-scrollbars"]
-    done = subprocess.run(
-        [CHROMIUM, *plain, *quiet, *own, *words], capture_output=True, timeout=120, check=True
-    )
-    return done.stdout.decode()
 
 
 @pytest.mark.slow
@@ -387,13 +373,3 @@ def test_a_browser_draws_the_file_and_it_is_not_blank(tmp_path):
     file.write_text(svg(shown(PAGES["moe"])), "utf-8")
     browse(tmp_path, f"--screenshot={image}", "--window-size=400,900", f"file://{file}")
     assert len(set(rows_of(image.read_bytes()))) > 16
-
-
-def rows_of(png):
-    """The bytes of a PNG's rows, as they were filtered; a blank page's are all but alike."""
-    packed, at = b"", 8
-    while at < len(png):
-        length, kind = int.from_bytes(png[at : at + 4], "big"), png[at + 4 : at + 8]
-        packed += png[at + 8 : at + 8 + length] if kind == b"IDAT" else b""
-        at += length + 12
-    return zlib.decompress(packed)

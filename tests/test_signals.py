@@ -104,7 +104,7 @@ def test_a_second_ctrl_c_ends_the_process_wherever_it_is():
         "from tests.tiny_runs import recipe_of\n"
         "loop.train(recipe_of())\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}"}
     process = subprocess.Popen(
         [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -124,7 +124,10 @@ def test_the_command_exits_with_the_code(after, number, code):
     """A signal to the process, workers and all, as a shell or a scheduler sends it."""
     page = recipe_of(steps=100_000, workers=2, eval_every=4, log_every=50).resolved
     Path("page.yaml").write_text(page)
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
     process = subprocess.Popen(
         [sys.executable, "-m", "builder", "train", "page.yaml", "--run", "runs/stopped"],
         env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True,

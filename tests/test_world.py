@@ -48,7 +48,10 @@ def folder(tmp_path_factory):
 
 def torchrun(count, *words):
     """The command, as many processes of it as are asked for."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": f"{ROOT}:{os.environ['PYTHONPATH']}",
+        "OMP_NUM_THREADS": "1",
+    }
     start = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     return subprocess.Popen(
         [*start, "--nproc-per-node", str(count), "-m", "--", "builder", *words],

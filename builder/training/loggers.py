@@ -77,13 +77,17 @@ class Trackio(Wandb):
 
 
 class MLflow:
-    """An MLflow run, in a database in the run folder."""
+    """An MLflow run, in a database in the run folder; ``mlflow-skinny`` knows no databases."""
 
     def __init__(self, run: Run, after: int) -> None:
         self._mlflow = package("mlflow", "mlflow")
-        self._mlflow.set_tracking_uri(f"sqlite:///{run.path.absolute()}/mlflow.db")
+        self._mlflow.set_tracking_uri(self.place(run))
         self._mlflow.set_experiment(run.recipe.name)
         self._mlflow.start_run(run_name=run.path.name)
+
+    @staticmethod
+    def place(run: Run) -> str:
+        return f"sqlite:///{run.path.absolute()}/mlflow.db"
 
     def log(self, event: Mapping[str, Any]) -> None:
         self._mlflow.log_metrics(dict(scalars(event)), step=event["step"])

@@ -153,6 +153,7 @@ def resume(run: Run, device: str | None = None, shard: bool = False) -> Run:
             recall(session, latest)
         if world.first:
             run.rewind(state["step"])
+            write_samples(session)
         world.wait()
         progress.say(f"resuming {run.path} after step {state['step']}")
         fit(session, state["step"])
@@ -345,9 +346,10 @@ def sample(prepared: Prepared) -> str:
 def write_samples(session: Session) -> None:
     """Every sample so far as a page of text."""
     if session.world.first:
-        told = (e for e in session.run.metrics() if e["event"] == "sample")
-        text = "".join(f"--- step {e['step']}\n{e['text']}\n" for e in told)
-        replace_text(session.run.path / "samples.txt", text)
+        told = [e for e in session.run.metrics() if e["event"] == "sample"]
+        path = session.run.path / "samples.txt"
+        if told or path.exists():
+            replace_text(path, "".join(f"--- step {e['step']}\n{e['text']}\n" for e in told))
 
 
 def end_if_asked(session: Session, step: int) -> None:

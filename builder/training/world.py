@@ -110,16 +110,18 @@ def whole(tensor: Any) -> Tensor:
     return found
 
 
+def placed_as(tensor: Any, value: Tensor) -> Tensor:
+    """A value that every process knows, of which each keeps what it holds of a tensor."""
+    if not is_shared_out(tensor):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = tensor.device_mesh, tensor.placements
+    return distribute_tensor(value, mesh, placements, src_data_rank=None)
+
+
 @torch.no_grad()
 def put(tensor: Tensor, value: Tensor) -> None:
     """Fill a tensor, or what this process holds of it, from the whole value."""
-    if not is_shared_out(tensor):
-        tensor.copy_(value)
-        return
-    from torch.distributed.tensor import distribute_tensor
-
-    placed: Any = tensor
-    value = value.to(device=placed.to_local().device, dtype=tensor.dtype)
-    tensor.copy_(
-        distribute_tensor(value, placed.device_mesh, placed.placements, src_data_rank=None)
-    )
+    own = local(tensor)
+    tensor.copy_(placed_as(tensor, value.to(device=own.device, dtype=own.dtype)))
