@@ -6,6 +6,7 @@ INSTALLED := $(VENV)/.installed
 RECIPES ?= 50000
 EVERY ?= 3
 COMPILED ?= 100
+RESUMES ?= 200
 export TRANSFORMERS_SOURCE ?= $(CURDIR)/build/source/transformers-5.24.0
 export LLAMA_CPP_SOURCE ?= $(CURDIR)/build/source/llama_cpp_python-0.3.36/vendor/llama.cpp
 SAMPLE ?= 200
@@ -35,9 +36,10 @@ test: $(INSTALLED)  ## everything that CI runs
 	$(BIN)/mypy
 	$(BIN)/pytest -q -n 2
 
-prove: $(INSTALLED)  ## 50,000 recipes, a third of the laws each (RECIPES=..., EVERY=...), and as many faulty pages
+prove: $(INSTALLED)  ## 50,000 recipes, a third of the laws each, as many faulty pages; 200 runs killed (RECIPES=..., RESUMES=...)
 	HYPOTHESIS_PROFILE=prove RECIPES=$(RECIPES) EVERY=$(EVERY) COMPILED=$(COMPILED) \
 	  $(BIN)/pytest -q -n 2 tests/test_laws.py tests/test_routes.py tests/test_fuzz.py
+	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability $(RESUMES)
 
 zoo: $(INSTALLED)  ## put each bug that the field has shipped into the code: which law sees it
 	$(BIN)/python -m tests.zoo $(BUGS)

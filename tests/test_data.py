@@ -137,7 +137,7 @@ def test_tokens_are_those_of_the_documents_with_an_end_after_each(tmp_path):
     assert file.bytes == 4
 
 
-def test_the_cache_is_rebuilt_when_the_text_changes_or_it_is_torn(tmp_path):
+def test_the_cache_is_rebuilt_when_the_text_changes_or_it_is_torn_or_a_bit_flips(tmp_path):
     path, cache = tmp_path / "a.txt", tmp_path / "cache"
     path.write_text("one")
     first = tokenised(Text(str(path)), TOKENIZER, cache)
@@ -147,6 +147,10 @@ def test_the_cache_is_rebuilt_when_the_text_changes_or_it_is_torn(tmp_path):
     tokenised(Text(str(path)), TOKENIZER, cache)
     assert (home / "tokens.bin").stat().st_mtime_ns == written
     (home / "tokens.bin").write_bytes(b"\0\0")
+    assert tokenised(Text(str(path)), TOKENIZER, cache).tokens.ids.tolist() == tokens
+    damaged = bytearray((home / "tokens.bin").read_bytes())
+    damaged[1] ^= 1
+    (home / "tokens.bin").write_bytes(damaged)
     assert tokenised(Text(str(path)), TOKENIZER, cache).tokens.ids.tolist() == tokens
     path.write_text("two")
     assert tokenised(Text(str(path)), TOKENIZER, cache).source != first.source

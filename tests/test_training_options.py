@@ -10,18 +10,29 @@ from pathlib import Path
 import pytest
 import torch
 
+from blocks.glu import GLU
 from blocks.lm_head import LMHead
 from builder import load_recipe
 from builder.errors import BuilderError
 from builder.index import load_index
 from builder.laws.option_pages import Pages, model_entries
 from builder.tokenizers import Bpe
-from builder.training import checkpoints
+from builder.training import checkpoints, feed
 from builder.training.loop import train
 
 INDEX = load_index()
 ENTRIES = [entry for entry in INDEX if entry not in model_entries(INDEX)]
-OPTIONS = {f"{e.kind}.{e.word}.{p.name}": (e, p) for e in ENTRIES for p in e.parameters}
+ELSEWHERE = {  # what no small run of its own shows, and the test that does
+    "data.dataset": "test_sources.py::test_a_saved_dataset_is_read_by_its_split",
+    "data.stdin": "test_sources.py::test_records_are_piped_in_with_a_key",
+    "section.train.nonfinite": "test_trouble.py::test_skip_goes_on_with_the_weights_as_they_were",
+}
+OPTIONS = {
+    name: (e, p)
+    for e in ENTRIES
+    for p in e.parameters
+    if not (name := f"{e.kind}.{e.word}.{p.name}").startswith(tuple(ELSEWHERE))
+}
 RUNS = 40  # changes tried of one option before it counts as dead
 BESIDE = 4  # of them beside each change of another option
 VOCAB = 300
@@ -30,11 +41,12 @@ PAGE = {
     "dims": {"dim": 8, "heads": 2, "ff": 8, "vocab": VOCAB, "context": 12},
     "model": [
         "token_embedding",
+        {"residual": ["rmsnorm", "attention"]},
         {"repeat": 2, "block": [{"residual": ["rmsnorm", "glu"]}, {"dropout": 0.1}]},
         {"lm_head": {"bias": True}},
     ],
     "tokenizer": "bytes",
-    "data": {"text": "plain.txt"},
+    "data": {"text": "records.jsonl"},
 }
 TRAIN = {"steps": 8, "batch": 3, "lr": 0.01, "log_every": 1, "eval_every": 3}
 TRAIN |= {"checkpoint_every": 3, "sample_tokens": 4}
@@ -43,7 +55,9 @@ WRITTEN = {"text": {"path": "records.jsonl"}}  # what an entry's other options n
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run leaves, without its times; ``widest`` is how many logits it ever held at once."""
+    """What a run leaves, without its times, and how it worked: ``widest`` is how many logits it
+    ever held at once, ``forwards`` how often a feed-forward ran, ``readers`` how many read ahead.
+    """
 
     events: list
     kept: list
@@ -51,14 +65,18 @@ class Outcome:
     tokenizer: str
     weights: dict
     widest: int
+    forwards: int
+    readers: int
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where every word that an option may be tried with is a file: a text, or a tokenizer."""
     home = tmp_path_factory.mktemp("runs")
-    texts = [" ".join(f"{w} {w}s {i * i}" for i in range(200)) for w in ("dog", "cat", "cow")]
-    records = [{"text": a, "word": b, "other": c} for a, b, c in [texts]]
+    words = ("dog", "cat", "cow")
+    texts = [" ".join(f"{w} {w}s {i * i}" for i in range(200)) for w in words]
+    lines = [[f"{w} {w}s {i * i}" for w in words] for i in range(200)]
+    records = [{"text": a, "word": b, "other": c} for a, b, c in lines]
     for kind in ("data", "tokenizer", "rest"):
         (home / kind).mkdir()
         (home / kind / "plain.txt").write_text(texts[0])
@@ -84,22 +102,32 @@ def outcomes(folder):
 
 
 def run_of(page, home, number):
-    widest = [0]
-    forward = LMHead.forward
+    widest, forwards, readers = [0], [0], [0]
+    forward, computed, loader = LMHead.forward, GLU.forward, feed.DataLoader
 
     def watched(self, x):
         widest.append(x.numel() // x.shape[-1] * self.training)
         return forward(self, x)
 
+    def counted(self, x):
+        forwards[0] += self.training
+        return computed(self, x)
+
+    def reading(*given, **named):
+        readers.append(named["num_workers"])
+        return loader(*given, **named)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(home)
         patch.setattr(LMHead, "forward", watched)
+        patch.setattr(GLU, "forward", counted)
+        patch.setattr(feed, "DataLoader", reading)
         try:
             run = train(load_recipe(page), Path(f"runs/{number}"))
         except BuilderError:
             return None
-        times = ("tokens_per_s", "seconds")
-        events = [{k: v for k, v in e.items() if k not in times} for e in run.metrics()]
+        passing = ("tokens_per_s", "seconds", "gradient")  # times, and what rounding changes
+        events = [{k: v for k, v in e.items() if k not in passing} for e in run.metrics()]
         samples = home / run.path / "samples.txt"
         return Outcome(
             events,
@@ -108,6 +136,8 @@ def run_of(page, home, number):
             run.tokenizer.to_json(),
             checkpoints.read(run.latest(), "model"),
             max(widest),
+            forwards[0],
+            max(readers),
         )
 
 
@@ -124,6 +154,8 @@ def page_of(entry, options, settings):
 
 def values_of(entry, parameter):
     """Values of a type, legal or not; of a size those near the dim of its name."""
+    if parameter.type.base == "map" and parameter.type.item.base == "float":
+        return [{path: value} for path in ("glu", "lm_head") for value in (0.5, 0.003)]
     near = PAGE["dims"].get(parameter.name) if parameter.role == "size" else None
     own = [] if near is None else [near - 1, near - 20, near // 2, near + 1]
     return own + Pages(entry, INDEX, {}).values(parameter)
@@ -156,8 +188,8 @@ def changes(entry, parameter, outcome):
 
 def altered(one, other):
     """The parts of two outcomes that differ by more than rounding."""
-    found = {name for name in ("kept", "samples", "tokenizer", "widest")
-             if getattr(one, name) != getattr(other, name)}  # fmt: skip
+    plain = ("kept", "samples", "tokenizer", "widest", "forwards", "readers")
+    found = {name for name in plain if getattr(one, name) != getattr(other, name)}
     if not same_events(one.events, other.events):
         found.add("events")
     pairs = [(one.weights[name], other.weights.get(name)) for name in one.weights]
@@ -171,7 +203,17 @@ def same_events(ours, theirs):
     if [list(e.items())[:2] for e in ours] != [list(e.items())[:2] for e in theirs]:
         return False
     pairs = ((e[key], f.get(key)) for e, f in zip(ours, theirs, strict=True) for key in e)
-    return all(a == b or a == pytest.approx(b, rel=1e-5) for a, b in pairs)
+    return all(a == b or (isinstance(a, float) and a == approx(b)) for a, b in pairs)
+
+
+def approx(number):
+    return pytest.approx(number, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_what_is_shown_elsewhere_is(name):
+    file, _, test = ELSEWHERE[name].partition("::")
+    assert f"def {test}(" in (Path(__file__).parent / file).read_text()
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ from builder.laws.noise import noise_of
 from builder.laws.probe import TOLERANCE, distance, gradients_agree
 from builder.loss import IGNORED
 from builder.training.corpus import Batch
+from builder.training.layers import Dropout, around_layers
 from builder.training.step import Training, backward
 
 ROWS = 3
@@ -89,6 +90,18 @@ def unequal_parts_make_one_batch(case: Case) -> float:
         for name, p in model.named_parameters()
     }
     return max(error, gradients_agree(found, expected, f"read in {parts} parts"))
+
+
+def layers_computed_again_give_the_same_gradients(case: Case) -> float:
+    """Whether a layer's activations are kept for its gradient or computed again, it is the same."""
+    ids, labels = case.ids(ROWS), labels_of(case)
+    found = {}
+    for recompute in (False, True):
+        model, dropout = copy.deepcopy(case.model).train(), Dropout(case.seed, ids.device)
+        around_layers(model, dropout, recompute)
+        dropout.begin(0, 0)
+        found[recompute] = gradients(model, model.loss(ids, labels))
+    return gradients_agree(found[True], found[False], "computed again")
 
 
 def labels_of(case: Case) -> Tensor:

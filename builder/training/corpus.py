@@ -188,6 +188,7 @@ def write_tokens(folder: Path, source: Source, tokenizer: Tokenizer, known: dict
             writer.write(group, files)
     header = known | {"dtype": writer.dtype.name, "bare": tokenizer.end is None}
     header |= {"tokens": writer.tokens, "bytes": writer.bytes, "documents": writer.documents}
+    header |= {"sha256": {path.name: file_digest(path) for path in sorted(folder.glob("*.bin"))}}
     (folder / "tokens.json").write_text(json.dumps(header, indent=2) + "\n")
 
 
@@ -232,10 +233,12 @@ def _marked_pieces(source: Source) -> Iterator[tuple[str, bool]]:
 
 
 def open_tokens(home: Path, known: dict[str, Any]) -> TokenFile:
-    """What is in the cache.  ValueError if it is not what is asked for, or not whole."""
+    """What is in the cache.  ValueError if it is not what is asked for, or not as it was."""
     header = json.loads((home / "tokens.json").read_text())
     if {name: header[name] for name in known} != known:
         raise ValueError(f"{home} holds other tokens")
+    if {path.name: file_digest(path) for path in home.glob("*.bin")} != header["sha256"]:
+        raise ValueError(f"{home} is not as it was written")
     ids = _mapped(home / "tokens.bin", header["tokens"], np.dtype(header["dtype"]))
     ends = _mapped(home / "documents.bin", header["documents"], np.dtype(np.uint64))
     learnt = home / "learnt.bin"
@@ -247,9 +250,12 @@ def open_tokens(home: Path, known: dict[str, Any]) -> TokenFile:
     )
 
 
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _mapped(path: Path, count: int, dtype: np.dtype[Any]) -> Array:
-    if path.stat().st_size != count * dtype.itemsize:
-        raise ValueError(f"{path} is not whole")
     return np.memmap(path, dtype=dtype, mode="r") if count else np.empty(0, dtype)
 
 

@@ -41,7 +41,7 @@ def batches(
             num_workers=min(settings.workers, len(steps)),
             worker_init_fn=leave_signals,
         )
-    return zip(steps, loader, strict=True)
+        return zip(steps, loader, strict=True)
 
 
 def leave_signals(worker: int) -> None:

@@ -1218,6 +1218,13 @@ TRAINING = (
         seen_by="unequal_parts_make_one_batch",
     ),
     bug(
+        "dropout-drawn-anew",
+        "builder/training/layers.py",
+        "a layer that is computed again draws another dropout: a checkpoint without its state",
+        ("self.dropout.draw(self.index)", "pass"),
+        seen_by="layers_computed_again_give_the_same_gradients",
+    ),
+    bug(
         "norms-decay",
         "builder/training/optimizers.py",
         "gains and biases decay: transformers#35927, Fast-LLM#542",
