@@ -32,7 +32,7 @@ SIZE = 1024  # of the matrices that are multiplied
 
 
 @dataclass(frozen=True)
-class Finding:
+class Sign:
     """A line of the answer; ``fault`` is what is wrong with it, if something is."""
 
     what: str
@@ -43,10 +43,10 @@ class Finding:
         return f"{self.what:<14}{self.told}" + (f"\n{'':<14}! {self.fault}" if self.fault else "")
 
 
-def examine(home: Path, device: str | None = None) -> Iterator[Finding]:
-    """Every finding, each as soon as it is known; ``home`` is where runs are."""
+def examine(home: Path, device: str | None = None) -> Iterator[Sign]:
+    """Every sign, each as soon as it is known; ``home`` is where runs are."""
     chosen = pick_device(device)
-    yield Finding("python", f"{platform.python_version()} on {platform.platform()}")
+    yield Sign("python", f"{platform.python_version()} on {platform.platform()}")
     yield from packages()
     yield threads()
     yield memory(chosen)
@@ -56,7 +56,7 @@ def examine(home: Path, device: str | None = None) -> Iterator[Finding]:
     yield compiler()
 
 
-def packages() -> Iterator[Finding]:
+def packages() -> Iterator[Sign]:
     """The version of each package, with the advisories that are known of it."""
     for name in PACKAGES:
         version = metadata.version(name)
@@ -65,7 +65,7 @@ def packages() -> Iterator[Finding]:
             for package, mended, what in ADVISORIES
             if package == name and numbers(version) < numbers(mended)
         ]
-        yield Finding(name, version, "; ".join(known))
+        yield Sign(name, version, "; ".join(known))
 
 
 def numbers(version: str) -> tuple[int, ...]:
@@ -74,22 +74,22 @@ def numbers(version: str) -> tuple[int, ...]:
     return tuple(int("".join(c for c in part if c.isdigit()) or 0) for part in parts)
 
 
-def threads() -> Finding:
+def threads() -> Sign:
     cores, asked = physical_cores(), os.environ.get("OMP_NUM_THREADS")
     told = f"{cores} physical cores, {os.cpu_count()} logical"
     told += f"; OMP_NUM_THREADS={asked}" if asked else f"; training takes {cores} threads"
     over = asked is not None and asked.isdigit() and int(asked) > cores
-    return Finding("threads", told, "more threads than cores wait for each other" if over else "")
+    return Sign("threads", told, "more threads than cores wait for each other" if over else "")
 
 
-def memory(device: torch.device) -> Finding:
+def memory(device: torch.device) -> Sign:
     from builder.training.memory import available, told
 
     name = f", {torch.cuda.get_device_name(device)}" if device.type == "cuda" else ""
-    return Finding("memory", f"{told(available(device))} for training on {device}{name}")
+    return Sign("memory", f"{told(available(device))} for training on {device}{name}")
 
 
-def disk(home: Path) -> Finding:
+def disk(home: Path) -> Sign:
     """Room for runs, and how fast a checkpoint is written and synced."""
     from builder.training import disk as writing
     from builder.training.memory import told
@@ -105,11 +105,11 @@ def disk(home: Path) -> Finding:
             writing.sync(path)
             rate = tensor.nbytes / (time.perf_counter() - began)
     except OSError as error:
-        return Finding("disk", f"{told(free)} free at {where}", f"not written: {error.strerror}")
-    return Finding("disk", f"{told(free)} free at {where}, written at {told(int(rate))}/s", fault)
+        return Sign("disk", f"{told(free)} free at {where}", f"not written: {error.strerror}")
+    return Sign("disk", f"{told(free)} free at {where}, written at {told(int(rate))}/s", fault)
 
 
-def speed(device: torch.device) -> Finding:
+def speed(device: torch.device) -> Sign:
     """Products in both precisions of ``train.dtype``, and how fast memory is read."""
     rates = {
         name: 2 * SIZE**3 / seconds(product_of(dtype, device), device) / 1e9
@@ -120,7 +120,7 @@ def speed(device: torch.device) -> Finding:
     products = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
     told = f"products: {products} GFLOP/s; memory read at {read:.0f} GB/s"
     slow = rates["bf16"] < rates["fp32"]
-    return Finding("speed", told + "; leave train.dtype at fp32 here" * slow)
+    return Sign("speed", told + "; leave train.dtype at fp32 here" * slow)
 
 
 def product_of(dtype: torch.dtype, device: torch.device) -> Callable[[], torch.Tensor]:
@@ -142,7 +142,7 @@ def seconds(act: Callable[[], object], device: torch.device) -> float:
             return best
 
 
-def attention(device: torch.device) -> Finding:
+def attention(device: torch.device) -> Sign:
     """The backends of scaled_dot_product_attention that work here, forward and back."""
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     working = []
@@ -157,9 +157,9 @@ def attention(device: torch.device) -> Finding:
         except RuntimeError:
             continue
         working.append(backend.name.lower().removesuffix("_attention"))
-    return Finding("attention", ", ".join(working), "" if working else "no backend works")
+    return Sign("attention", ", ".join(working), "" if working else "no backend works")
 
 
-def compiler() -> Finding:
+def compiler() -> Sign:
     found = next((name for name in ("c++", "g++", "clang++") if shutil.which(name)), None)
-    return Finding("compiler", found or "none: torch.compile needs one on a CPU")
+    return Sign("compiler", found or "none: torch.compile needs one on a CPU")

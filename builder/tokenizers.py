@@ -107,6 +107,10 @@ class Tokenizer:
         text: str = self._backend.decode(list(ids), skip_special_tokens=True)
         return text
 
+    def name(self, id: int) -> str:
+        """How a token is written in its file; of a byte-level one, a character for each byte."""
+        return self._backend.id_to_token(id) or ""
+
     def count_bytes(self, ids: Sequence[int] | np.ndarray[Any, Any]) -> int:
         """How many UTF-8 bytes the tokens spell; special tokens spell none."""
         if not self._byte_level:

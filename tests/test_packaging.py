@@ -18,8 +18,9 @@ def test_every_folder_of_code_or_recipes_is_a_package():
     assert folders == set(PROJECT["tool"]["setuptools"]["packages"])
 
 
-def test_every_folder_of_yaml_is_package_data():
-    files = [path for room in ROOMS for path in ROOT.glob(f"{room}/**/*.yaml")]
+def test_every_folder_of_what_is_no_code_is_package_data():
+    kinds = ("yaml", "css")
+    files = [path for room in ROOMS for kind in kinds for path in ROOT.glob(f"{room}/**/*.{kind}")]
     folders = {".".join(path.parent.relative_to(ROOT).parts) for path in files}
     assert folders == set(PROJECT["tool"]["setuptools"]["package-data"])
 

@@ -1,10 +1,13 @@
 """Text comes back as it went in, whatever the tokenizer."""
 
+from pathlib import Path
+
 import pytest
 import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from builder.__main__ import main
 from builder.errors import DamagedError, InputError
 from builder.tokenizers import END, Bpe, Bytes, Char, File, TextStream, Tokenizer
 
@@ -103,3 +106,40 @@ def test_a_file_that_is_no_tokenizer_is_damaged_and_a_missing_one_is_input(tmp_p
 
 def test_an_empty_prompt_starts_from_the_end_of_the_text_before(tokenizer):
     assert tokenizer.prompt("") == [tokenizer.end]
+
+
+# The verb
+
+
+def test_the_verb_trains_a_tokenizer_and_tells_what_it_is(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("to be or not to be " * 99)
+    assert main(["tokenizer", "train", "text.txt", "mine.json", "--vocab", "270"]) == 0
+    assert "{file: mine.json}" in capsys.readouterr().out
+    words = ["tokenizer", "inspect", "mine.json", "--text", "to be", "--data", "text.txt"]
+    assert main(words) == 0
+    told = capsys.readouterr().out
+    tokenizer = Tokenizer.load(Path("mine.json"))
+    ids = tokenizer.encode("to be")
+    assert f"tokens   {tokenizer.size:,}" in told and "end      0 (<|endoftext|>)" in told
+    assert " ".join(f"{tokenizer.name(i)}={i}" for i in ids) in told
+    count = len(tokenizer.encode("to be or not to be " * 99))
+    assert f"{19 * 99 / count:.2f} bytes a token, over 1,881 bytes" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["train", "text.txt", "text.txt"], "file-exists"),
+        (["train", "absent.txt", "new.json"], "no-such-data"),
+        (["train", "text.txt", "no/such/folder.json"], "cannot-write"),
+        (["train", "text.txt", "new.json", "--vocab", "9"], "vocab-too-small"),
+        (["inspect", "absent.json"], "unreadable-file"),
+        (["inspect", "text.txt"], "not-a-tokenizer"),
+    ],
+)
+def test_what_the_verb_cannot_do_is_told(words, code, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("text.txt").write_text("to be or not to be " * 99)
+    assert main(["tokenizer", *words]) in (2, 5)
+    assert f"error[{code}]" in capsys.readouterr().err

@@ -201,6 +201,7 @@ def fit(session: Session, start: int) -> None:
 
 
 def take_steps(session: Session, start: int) -> None:
+    """Step after step, each shown, logged, saved and looked at if it is time."""
     training, settings = session.training, session.training.settings
     look(session, start)  # if it was stopped before it could
     end_if_asked(session, start)

@@ -225,6 +225,7 @@ def recipe(one: Told) -> str:
 
 
 def costs(one: Told) -> dict[str, str]:
+    """What the model costs, and a step of its training."""
     found = one.costs
     each = found.per_token(found.train)
     memory = found.memory.total if found.memory else None

@@ -18,7 +18,7 @@ def run(args: Namespace) -> int:
 
     use_physical_cores()
     faults = 0
-    for finding in examine(ROOT, args.device):
-        print(finding, flush=True)
-        faults += bool(finding.fault)
+    for sign in examine(ROOT, args.device):
+        print(sign, flush=True)
+        faults += bool(sign.fault)
     return 1 if faults else 0
