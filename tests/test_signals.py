@@ -13,7 +13,7 @@ from unittest.mock import patch
 import pytest
 
 from builder.errors import Stopped
-from builder.training import checkpoints, disk, loop, prepare
+from builder.training import checkpoints, disk, loop, prepare, watch
 from builder.training.loop import resume, train
 from builder.training.runs import open_run
 from tests.commands import ROOT
@@ -22,8 +22,8 @@ from tests.tiny_runs import assert_same, recipe_of, text_of
 PLACES = {  # where a signal comes, and the step that is then saved
     "in a step": (loop, "take_step", 2, 2),
     "in the first step": (loop, "take_step", 1, 1),
-    "in an evaluation": (loop, "evaluate", 1, 4),
-    "in a sample": (loop, "sample", 1, 4),
+    "in an evaluation": (watch, "evaluate", 1, 4),
+    "in a sample": (watch, "sample", 1, 4),
     "while a checkpoint is written": (disk, "save", 1, 3),
     "while the log is written": (disk, "append", 2, 2),
 }

@@ -184,3 +184,17 @@ def test_events_are_json_without_nan(poisoned):
     run = train(recipe_of(nonfinite="skip"), Path("runs/skip"))
     text = (run.path / "metrics.jsonl").read_text()
     assert "NaN" not in text and "Infinity" not in text and len(story(run)) == text.count("\n")
+
+
+@pytest.mark.parametrize("policy", ["skip", "rollback"])
+def test_a_last_step_that_is_bad_still_ends_the_run(poisoned, policy):
+    poisoned("lm_head", {8})
+    run = train(recipe_of(nonfinite=policy), Path("runs/last"))
+    assert checkpoints.step_of(run.latest()) == 9 and finite(run)
+    assert run.last("validation")["step"] == 9
+
+
+def test_rolling_back_on_every_step_stops_though_every_step_is_saved(poisoned):
+    poisoned("lm_head", range(4, 1000))
+    with pytest.raises(NumbersError):
+        train(recipe_of(nonfinite="rollback", steps=100, checkpoint_every=1), Path("runs/bad"))

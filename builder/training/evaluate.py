@@ -11,10 +11,10 @@ from builder.graph import Filler
 from builder.index import load_index
 from builder.training.corpus import count_bytes, tokenised
 from builder.training.data import Source, Text, digest
-from builder.training.loop import VALIDATION
 from builder.training.prepare import CACHE, prepare_texts
 from builder.training.runs import Run, say
 from builder.training.step import Evaluation, evaluate
+from builder.training.watch import VALIDATION
 
 
 def measure(run: Run, data: str | None = None, device: str | None = None) -> dict[str, Evaluation]:

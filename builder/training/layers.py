@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from blocks.cache import Cache
@@ -50,13 +49,13 @@ class Layer:
     """One layer as it runs in training; out of it, as it is."""
 
     run: Run
+    body: nn.Module
     index: int
     dropout: Dropout | None
     recompute: bool
-    training: Callable[[], bool]
 
     def __call__(self, x: Tensor, call: Call, cache: Cache | None) -> Tensor:
-        if not self.training():
+        if not self.body.training:
             return self.run(x, call, cache)
         if not self.recompute:
             return self.drawn(x, call, cache)
@@ -74,4 +73,4 @@ class Layer:
 def around_layers(model: Model, dropout: Dropout | None, recompute: bool) -> None:
     """Make every layer of a model one that trains so; without ``dropout`` it draws as it comes."""
     for index, body in enumerate(getattr(model, "layers", ())):
-        body.run = Layer(body.run, index, dropout, recompute, lambda: model.training)
+        body.run = Layer(body.run, body, index, dropout, recompute)

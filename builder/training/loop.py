@@ -2,82 +2,36 @@
 
 from __future__ import annotations
 
-import math
-import signal
 import time
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from builder.construct import make
 from builder.errors import InputError, NumbersError
-from builder.training import checkpoints, memory
+from builder.training import checkpoints
 from builder.training.corpus import Batch
 from builder.training.feed import batches
 from builder.training.loggers import Logger, named_loggers
-from builder.training.optimizers import restore, state_tensors
 from builder.training.order import places
 from builder.training.prepare import Prepared, at_rest, prepare
 from builder.training.progress import Progress, duration
-from builder.training.runs import Run, create_run, load_weights, replace_text, save_checkpoint
-from builder.training.signals import Stop, stopping
-from builder.training.step import (
-    Evaluation,
-    Step,
-    Training,
-    averaged,
-    backward,
-    evaluate,
-    take_step,
-)
-from builder.training.trouble import Losses, first_bad, shown, unfit
-from builder.training.world import World, joined, put
+from builder.training.runs import Run, create_run
+from builder.training.session import Session, checkpoint, end_if_asked, recall
+from builder.training.signals import stopping
+from builder.training.step import Step, backward, take_step
+from builder.training.trouble import first_bad, ran_out, shown
+from builder.training.watch import look, write_samples
+from builder.training.world import World, joined
 
 if TYPE_CHECKING:
     from builder.recipe import Recipe
     from builder.training.prepare import Say
 
-SAMPLE_TEMPERATURE = 0.8
 PATIENCE = 10  # bad steps in a row, or rollbacks between two checkpoints, until training stops
-VALIDATION = "validation"
-
-
-@dataclass
-class Session:
-    """A run while it is written."""
-
-    prepared: Prepared
-    run: Run
-    progress: Progress
-    stop: Stop
-    loggers: Sequence[Logger] = ()
-    losses: Losses = field(default_factory=Losses)
-    bad: int = 0
-    saved: int = -1  # the step of the last checkpoint
-
-    @property
-    def training(self) -> Training:
-        return self.prepared.training
-
-    @property
-    def world(self) -> World:
-        return self.training.world
-
-    def log(self, event: Mapping[str, Any]) -> None:
-        """Into ``metrics.jsonl`` first, then wherever else it is wanted."""
-        if self.world.first:
-            self.run.log(event)
-            for logger in self.loggers:
-                logger.log(event)
-
-    def asked(self) -> bool:
-        """Whether any process is to stop."""
-        return self.world.any(self.stop.asked is not None)
 
 
 def train(
@@ -168,23 +122,6 @@ def opened(wanted: Sequence[type[Logger]], run: Run, world: World, after: int) -
     return [logger(run, after) for logger in wanted] if world.first else []
 
 
-def recall(session: Session, checkpoint: Path) -> None:
-    """Put model, optimizers, average and losses where a checkpoint says they were."""
-    training = session.training
-    load_weights(training.model, checkpoint)
-    restore(training.optimizers, training.model, checkpoints.each(checkpoint, "training"))
-    recall_average(training, checkpoint)
-    state = checkpoints.read_state(checkpoint)
-    session.losses.last = deque(state.get("losses", ()), session.losses.last.maxlen)
-    session.progress.begun = state.get("seconds", 0.0)
-    session.saved = state["step"]
-
-
-def recall_average(training: Training, checkpoint: Path) -> None:
-    for name, value in checkpoints.each(checkpoint, "average"):
-        put(training.average[name], value)
-
-
 def fit(session: Session, start: int) -> None:
     """The steps from ``start`` on.  Stopped, with everything saved, if a signal asks for it;
     ResourceError if memory runs out.
@@ -192,9 +129,11 @@ def fit(session: Session, start: int) -> None:
     try:
         take_steps(session, start)
     except (RuntimeError, MemoryError) as error:
-        if not memory.ran_out(error):
+        if not ran_out(error):
             raise
-        raise memory.out_of_memory(session.run.recipe, session.world) from error
+        from builder.training.memory import out_of_memory  # which counts, and takes long to import
+
+        raise out_of_memory(session.run.recipe, session.world) from error
     finally:
         for logger in session.loggers:
             logger.close()
@@ -209,13 +148,14 @@ def take_steps(session: Session, start: int) -> None:
         began = time.perf_counter()
         step = take_step(training, index, batch)
         session.progress.timed(time.perf_counter() - began)
-        if not step.finite:
+        if step.finite:
+            note(session, step)
+        else:
             act_on(session, step, batch)
-            continue
-        note(session, step)
         last = step.number == settings.steps
         if last or step.number % settings.checkpoint_every == 0:
             checkpoint(session, step.number)
+            session.bad *= not step.finite
         look(session, step.number)
         end_if_asked(session, step.number)
 
@@ -274,115 +214,6 @@ def act_on(session: Session, step: Step, batch: Batch) -> None:
             f"try a lower train.lr than {settings.lr:g}, a longer warmup, train.clip, "
             "or train.nonfinite: skip",
         )
-
-
-def look(session: Session, step: int) -> None:
-    """Validate and sample if this is a step for it, what is not done yet; less if asked to stop."""
-    settings = session.training.settings
-    if not step or (step != settings.steps and step % settings.eval_every):
-        return
-    done = session.world.told([e for e in session.run.metrics() if e["step"] == step])
-    seen = {e.get("set", VALIDATION) for e in done if e["event"] == "validation"}
-    corpus = session.prepared.texts.corpus
-    sets = {VALIDATION: (corpus.validation, corpus.validation_bytes)}
-    with averaged(session.training):
-        for name, (tokens, size) in {**sets, **session.prepared.texts.sets}.items():
-            if name not in seen and size and not interrupted(session):
-                validate(session, step, name, tokens, size)
-        sampled = any(e["event"] == "sample" for e in done)
-        if settings.sample_tokens and not sampled and not interrupted(session):
-            session.log({"event": "sample", "step": step, "text": sample(session.prepared)})
-            write_samples(session)
-
-
-def interrupted(session: Session) -> bool:
-    """Whether to leave what can be done later; several processes do all of it together."""
-    return session.world.alone and session.stop.asked is not None
-
-
-def validate(session: Session, step: int, name: str, tokens: Any, size: int) -> None:
-    """Evaluate one text; what is found is said, and logged."""
-    found = evaluation(session.prepared, tokens, size, stop=lambda: interrupted(session))
-    if found is None:
-        return
-    label = "" if name == VALIDATION else f" on {name}"
-    session.progress.say(f"step {step}: validation{label} {found.bits_per_byte:.4f} bits per byte")
-    told = {} if name == VALIDATION else {"set": name}
-    numbers = {"loss": found.loss, "bits_per_byte": found.bits_per_byte}
-    session.log({"event": "validation", "step": step, **told, **numbers})
-
-
-def evaluation(prepared: Prepared, tokens: Any, size: int, stop: Any) -> Evaluation | None:
-    """The loss on a text as a run measures it; None if it was stopped."""
-    training, settings = prepared.training, prepared.training.settings
-    return evaluate(
-        training.model,
-        tokens,
-        size,
-        prepared.texts.corpus.length,
-        batch=math.ceil(settings.batch / settings.accumulate),
-        dtype=settings.dtype,
-        loss_chunk=settings.loss_chunk,
-        apart=prepared.texts.corpus.apart,
-        world=training.world,
-        stop=stop,
-    )
-
-
-def sample(prepared: Prepared) -> str:
-    """What the model makes of the recipe's prompt."""
-    settings, tokenizer = prepared.training.settings, prepared.texts.tokenizer
-    model = prepared.training.model
-    if not settings.sample and tokenizer.end is None:
-        return ""
-    prompt = tokenizer.prompt(settings.sample)
-    room = model.recipe.graph.context - len(prompt)
-    ids = torch.tensor([prompt], device=prepared.training.device)
-    stop = [] if tokenizer.end is None else [tokenizer.end]
-    new = min(settings.sample_tokens, room)
-    out = model.generate(ids, new, temperature=SAMPLE_TEMPERATURE, seed=settings.seed, stop=stop)
-    return tokenizer.decode(out[0].tolist())
-
-
-def write_samples(session: Session) -> None:
-    """Every sample so far as a page of text."""
-    if session.world.first:
-        told = [e for e in session.run.metrics() if e["event"] == "sample"]
-        path = session.run.path / "samples.txt"
-        if told or path.exists():
-            replace_text(path, "".join(f"--- step {e['step']}\n{e['text']}\n" for e in told))
-
-
-def end_if_asked(session: Session, step: int) -> None:
-    """Save and raise Stopped, if a signal came."""
-    if not session.asked():
-        return
-    if session.saved != step:
-        checkpoint(session, step)
-    session.stop.asked = session.stop.asked or signal.SIGTERM  # it came to another process
-    raise session.stop.error(
-        f"stopped after step {step}, which is saved", f"python -m builder resume {session.run.path}"
-    )
-
-
-def checkpoint(session: Session, step: int) -> None:
-    """Save all that the next step needs.  NumbersError if a weight is not finite."""
-    training, corpus = session.training, session.prepared.texts.corpus
-    if bad := next(filter(None, session.world.all(unfit(training.model))), None):
-        raise NumbersError(
-            "not-finite",
-            f"after step {step} {bad} is not finite, and is not saved",
-            "lower train.lr",
-        )
-    beside: dict[str, Any] = {"training": state_tensors(training.optimizers, training.model)}
-    if training.average:
-        beside["average"] = training.average
-    state: dict[str, Any] = {"source": corpus.source, "recipe": session.run.recipe.hash}
-    state |= {"losses": list(session.losses.last), "seconds": round(session.progress.seconds, 3)}
-    keep = training.settings.keep
-    save_checkpoint(session.run, training.model, step, beside, state, keep, training.world)
-    session.saved = step
-    session.bad = 0
 
 
 # Before a run

@@ -25,14 +25,6 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
-def ran_out(error: BaseException) -> bool:
-    """Whether memory ran out; on a CPU torch says so in words alone."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
-        isinstance(error, RuntimeError)
-        and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
-    )
-
-
 def out_of_memory(recipe: Recipe, world: World) -> ResourceError:
     """What there is to say: the count, the measured peak, and settings that would fit."""
     there, took, needs = available(world.device), peak(world.device), needed(recipe, world)

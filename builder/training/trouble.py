@@ -1,4 +1,4 @@
-"""When numbers go bad: which module was first, and what counts as a spike."""
+"""When numbers go bad, or memory runs out: how it is known, and where it began."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from statistics import mean, stdev
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from builder.graph import leaves
@@ -95,3 +96,11 @@ def unfit(model: nn.Module) -> str | None:
 def shown(number: float) -> float | str:
     """A number as JSON has it, which knows neither ``nan`` nor ``inf``."""
     return number if math.isfinite(number) else str(number)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory ran out; on a CPU torch says so in words alone."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, RuntimeError)
+        and ("can't allocate memory" in str(error) or "not enough memory" in str(error))
+    )
