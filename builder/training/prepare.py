@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import tokenizers
+import torch
 
 from builder.construct import make
 from builder.devices import use_physical_cores
@@ -72,6 +73,7 @@ def prepare(
     say(f"model: {count:,} parameters, on {world.device}{across}")
     if start is not None:
         left = take_weights(training.model, start.latest(say))
+        begin_average(training)
         say(f"weights: from {start.path}" + "".join(f"\n  not taken: {line}" for line in left))
     return Prepared(training, texts)
 
@@ -178,9 +180,18 @@ def assemble(recipe: Recipe, world: World) -> Training:
         optimizers = settings.optimizer.over(found)  # type: ignore[attr-defined]
     except KeyError as error:
         raise idle_path(recipe, error.args[0], found) from None
-    parameters = model.named_parameters()
-    average = {n: p.detach().clone() for n, p in parameters} if settings.ema else {}
-    return Training(model, loss, optimizers, settings, dropout, world, average)
+    names = [name for name, _ in model.named_parameters()] if settings.ema else []
+    average = {name: torch.empty_like(model.get_parameter(name)) for name in names}
+    training = Training(model, loss, optimizers, settings, dropout, world, average)
+    begin_average(training)
+    return training
+
+
+@torch.no_grad()
+def begin_average(training: Training) -> None:
+    """The average of the weights so far is what they begin as."""
+    for name, mean in training.average.items():
+        mean.copy_(training.model.get_parameter(name))
 
 
 def at_own_rates(recipe: Recipe, settings: Train, found: list[Learner]) -> list[Learner]:
