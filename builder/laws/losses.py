@@ -92,7 +92,7 @@ def unequal_parts_make_one_batch(case: Case) -> float:
     return max(error, gradients_agree(found, expected, f"read in {parts} parts"))
 
 
-def layers_computed_again_give_the_same_gradients(case: Case) -> float:
+def recomputed_layers_change_no_gradient(case: Case) -> float:
     """Whether a layer's activations are kept for its gradient or computed again, it is the same."""
     ids, labels = case.ids(ROWS), labels_of(case)
     found = {}

@@ -1222,7 +1222,7 @@ TRAINING = (
         "builder/training/layers.py",
         "a layer that is computed again draws another dropout: a checkpoint without its state",
         ("self.dropout.draw(self.index)", "pass"),
-        seen_by="layers_computed_again_give_the_same_gradients",
+        seen_by="recomputed_layers_change_no_gradient",
     ),
     bug(
         "norms-decay",
