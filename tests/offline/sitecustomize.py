@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
+from functools import cache
 
 
 def refuse(event: str, given: tuple) -> None:
@@ -20,16 +22,23 @@ def _here(address: object) -> bool:
 
 def _local(host: object) -> bool:
     name = host.decode() if isinstance(host, bytes) else host
-    return name in (None, "", "localhost", "::1", "0.0.0.0", "::") or (
-        isinstance(name, str) and (name.startswith(("127.", "::ffff:127.")) or name == NAME)
+    if name in (None, "", "localhost", "::1", "0.0.0.0", "::"):
+        return True
+    return isinstance(name, str) and (
+        name.startswith(("127.", "::ffff:127.")) or name in own_names()
     )
 
 
-def _name() -> str:
-    import socket
+@cache
+def own_names() -> frozenset[str]:
+    """What this machine is called, and its addresses: torchrun meets its processes there."""
+    import socket  # most processes need none
 
-    return socket.gethostname()
+    name = socket.gethostname()
+    names = {name, socket.getfqdn()}
+    with suppress(OSError):
+        names |= set(socket.gethostbyname_ex(name)[2])
+    return frozenset(names)
 
 
-NAME = _name()
 sys.addaudithook(refuse)
