@@ -233,7 +233,7 @@ def evaluate(
     model.eval()
     device = next(model.parameters()).device
     world = World(device) if world is None else world
-    totals = torch.zeros(2, dtype=torch.float64, device=device)
+    totals = torch.zeros(2, dtype=torch.float64)  # on the CPU: not every device has such numbers
     parts = cut(tokens, length, batch)
     for first in range(0, len(parts), world.size):
         if stop():
@@ -245,9 +245,9 @@ def evaluate(
         with numerics(device, dtype):
             mean = model.loss(part.ids, part.labels, documents=part.documents, chunk=loss_chunk)
         if mine < len(parts):
-            totals += torch.stack([mean.double() * part.learnt, totals.new_tensor(part.learnt)])
+            totals += torch.tensor([mean.item() * part.learnt, part.learnt], dtype=torch.float64)
     model.train(was_training)
-    nats, learnt = world.sum(totals).tolist()
+    nats, learnt = (totals if world.alone else world.sum(totals.to(device))).tolist()
     return Evaluation(nats / learnt if learnt else math.nan, int(learnt), bytes)
 
 
