@@ -30,7 +30,7 @@ STILL = {  # without dropout, which is drawn by part: there is one in each proce
         "decoder": [{"residual": ["rmsnorm", "attention"]}, {"residual": ["rmsnorm", "glu"]}]
     },
 }
-WORLDS = {"ddp-2": 2, "ddp-3": 3, "fsdp-2": 2, "fsdp-3": 3}
+WORLDS = {"ddp-2": 2, "ddp-3": 3, "fsdp-3": 3}  # sharded in two: below, and in bf16
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +193,7 @@ def test_a_signal_to_the_world_saves_and_one_process_alone_goes_on(folder):
     finished_to("runs/stopped", last + 2, 1, [])
 
 
-@pytest.mark.parametrize(("first", "second"), [(3, 2), (2, 3), (2, 1)])
+@pytest.mark.parametrize(("first", "second"), [(3, 2), (2, 1)])
 def test_a_sharded_run_goes_on_in_another_world_with_the_same_losses(folder, first, second):
     """Of the whole run the last checkpoint is taken away, and what came after it: as if killed."""
     path = Path(f"runs/parts-{first}-{second}")
