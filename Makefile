@@ -45,7 +45,7 @@ zoo: $(INSTALLED)  ## put each bug that the field has shipped into the code: whi
 	$(BIN)/python -m tests.zoo $(BUGS)
 
 ecosystem: $(INSTALLED)  ## install the extras, and fetch the sources of transformers and llama.cpp into build/
-	timeout 600 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[data,log,eval,peft,onnx,gguf]'
+	timeout 600 $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[eval,peft,onnx,gguf]'
 	mkdir -p build/source
 	cd build/source && for package in transformers==5.24.0 llama-cpp-python==0.3.36; do \
 	  timeout 200 ../../$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: $$package; done
