@@ -26,6 +26,7 @@ from builder.training.prepare import prepare
 from builder.training.progress import Progress, duration
 from builder.training.runs import open_run
 from builder.training.step import Step, evaluate, take_step
+from tests.tiny_runs import assert_same
 
 ROOT = Path(__file__).parent.parent
 TEXT = "To be, or not to be, that is the question. Быть или не быть, вот в чём вопрос.\n" * 40
@@ -61,21 +62,6 @@ def recipe(*settings):
 def weights(run):
     path = run.latest()
     return checkpoints.read(path, "model") | checkpoints.read(path, "training")
-
-
-def story(run):
-    """All that was logged, but for times."""
-    times = ("tokens_per_s", "seconds")
-    return [{k: v for k, v in event.items() if k not in times} for event in run.metrics()]
-
-
-def assert_same(run, other):
-    one, two = weights(run), weights(other)
-    assert one.keys() == two.keys()
-    assert [key for key in one if not torch.equal(one[key], two[key])] == []
-    assert story(run) == story(other)
-    pages = [(one.path / "samples.txt").read_bytes() for one in (run, other)]
-    assert pages[0] == pages[1]
 
 
 @pytest.fixture

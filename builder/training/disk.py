@@ -13,13 +13,11 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
-TEMPORARY = ".tmp-"  # how what is not whole yet is called
-
 
 def new_folder(home: Path) -> Path:
     """An empty folder of a name that nobody has, inside ``home``."""
     home.mkdir(parents=True, exist_ok=True)
-    folder = home / f"{TEMPORARY}{secrets.token_hex(6)}"
+    folder = home / f".tmp-{secrets.token_hex(6)}"
     folder.mkdir()
     return folder
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from builder.construct import make
@@ -22,10 +21,10 @@ from builder.training.progress import Progress, duration
 from builder.training.runs import Run, create_run
 from builder.training.session import Session, checkpoint, end_if_asked, recall
 from builder.training.signals import stopping
-from builder.training.step import Step, backward, take_step
+from builder.training.step import Step, backward, samples_of, take_step
 from builder.training.trouble import first_bad, ran_out, shown
 from builder.training.watch import look, write_samples
-from builder.training.world import World, joined
+from builder.training.world import ALONE, World, joined
 
 if TYPE_CHECKING:
     from builder.recipe import Recipe
@@ -144,7 +143,8 @@ def take_steps(session: Session, start: int) -> None:
     training, settings = session.training, session.training.settings
     look(session, start)  # if it was stopped before it could
     end_if_asked(session, start)
-    for index, batch in steps_from(session, start):
+    corpus = session.prepared.texts.corpus
+    for index, batch in batches(corpus, settings, training.world, start):
         began = time.perf_counter()
         step = take_step(training, index, batch)
         session.progress.timed(time.perf_counter() - began)
@@ -158,12 +158,6 @@ def take_steps(session: Session, start: int) -> None:
             session.bad *= not step.finite
         look(session, step.number)
         end_if_asked(session, step.number)
-
-
-def steps_from(session: Session, start: int) -> Iterator[tuple[int, Batch]]:
-    """Each step with this process's part of its batch."""
-    training, corpus = session.training, session.prepared.texts.corpus
-    yield from batches(corpus, training.settings, training.world, start)
 
 
 def note(session: Session, step: Step) -> None:
@@ -187,7 +181,7 @@ def note(session: Session, step: Step) -> None:
 def samples(session: Session, index: int) -> list[int]:
     """Where a step's samples lie in the corpus, in windows."""
     settings, corpus = session.training.settings, session.prepared.texts.corpus
-    numbers = np.arange(index * settings.batch, (index + 1) * settings.batch)
+    numbers = samples_of(settings, index, ALONE)
     found: list[int] = places(numbers, corpus.samples, settings.seed).tolist()
     return found
 
@@ -237,7 +231,7 @@ def dry_run(
 
 def first_batch(prepared: Prepared) -> Batch:
     settings = prepared.training.settings
-    found = prepared.texts.corpus.batch(settings.seed, np.arange(settings.batch))
+    found = prepared.texts.corpus.batch(settings.seed, samples_of(settings, 0, ALONE))
     return found.to(prepared.training.device)
 
 
