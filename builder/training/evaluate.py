@@ -14,7 +14,6 @@ from builder.training.data import Source, Text, digest
 from builder.training.prepare import CACHE, prepare_texts
 from builder.training.runs import Run, say
 from builder.training.step import Evaluation, evaluate
-from builder.training.watch import VALIDATION
 
 
 def measure(run: Run, data: str | None = None, device: str | None = None) -> dict[str, Evaluation]:
@@ -25,9 +24,7 @@ def measure(run: Run, data: str | None = None, device: str | None = None) -> dic
     tokenizer = run.tokenizer
     if data is None:
         with run.at_home():
-            texts = prepare_texts(run.recipe, say, None, tokenizer)
-        corpus = texts.corpus
-        sets = {VALIDATION: (corpus.validation, corpus.validation_bytes), **texts.sets}
+            sets = prepare_texts(run.recipe, say, None, tokenizer).validated
     else:
         source = source_of(data)
         tokens = tokenised(source, tokenizer, CACHE, digest(source)).tokens

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from builder.recipe import Recipe
 
 CACHE = ROOT / ".cache"
+VALIDATION = "validation"  # what the corpus's own held-out text is called
 Say = Callable[[str], None]
 
 
@@ -41,6 +42,12 @@ class Texts:
     tokenizer: Tokenizer
     corpus: Corpus
     sets: Mapping[str, tuple[Tokens, int]]  # by name, each with its bytes
+
+    @property
+    def validated(self) -> dict[str, tuple[Tokens, int]]:
+        """All that a run validates on, its own text first."""
+        corpus = self.corpus
+        return {VALIDATION: (corpus.validation, corpus.validation_bytes), **self.sets}
 
 
 @dataclass(frozen=True)

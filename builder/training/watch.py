@@ -8,13 +8,12 @@ from collections.abc import Callable
 import torch
 
 from builder.training.corpus import Tokens
-from builder.training.prepare import Prepared
+from builder.training.prepare import VALIDATION, Prepared
 from builder.training.runs import replace_text
 from builder.training.session import Session
 from builder.training.step import Evaluation, averaged, evaluate
 
 SAMPLE_TEMPERATURE = 0.8
-VALIDATION = "validation"
 
 
 def look(session: Session, step: int) -> None:
@@ -24,10 +23,8 @@ def look(session: Session, step: int) -> None:
         return
     done = session.world.told([e for e in session.run.metrics() if e["step"] == step])
     seen = {e.get("set", VALIDATION) for e in done if e["event"] == "validation"}
-    corpus = session.prepared.texts.corpus
-    sets = {VALIDATION: (corpus.validation, corpus.validation_bytes)}
     with averaged(session.training):
-        for name, (tokens, size) in {**sets, **session.prepared.texts.sets}.items():
+        for name, (tokens, size) in session.prepared.texts.validated.items():
             if name not in seen and size and not interrupted(session):
                 validate(session, step, name, tokens, size)
         sampled = any(e["event"] == "sample" for e in done)
