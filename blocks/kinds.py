@@ -49,4 +49,5 @@ SLOTS = {
         "tokenizer",
     )
 }
-KINDS = NODES | SLOTS
+TASKS = {"probe": Kind("data")}  # data that a task draws, in place of text
+KINDS = NODES | SLOTS | TASKS

@@ -291,11 +291,14 @@ class Arguments:
         return FAULTY
 
     def _slot(self, value: Value, type: Type, word: Word) -> Filler | None:
-        """What fills a leaf's slot: its sizes are given by the leaf, and never written."""
+        """What fills a leaf's slot: its sizes are given by the leaf, and never written; those of
+        what ``train`` holds are dims.
+        """
         entry, under, mark = self._chosen(value, type)
         if entry is None:
             return None
-        sizes = frozenset(p.name for p in entry.sizes)
+        own = () if word.entry.kind == "section" else entry.sizes
+        sizes = frozenset(p.name for p in own)
         written = given(entry, under, self.findings, sizes)
         known, origins = dict(word.known), dict(word.origins)
         inside = Word(entry, written, mark, word.layer, word.layers, known, word.stream, origins)

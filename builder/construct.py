@@ -16,7 +16,11 @@ from blocks import registry
 from blocks.kinds import KINDS
 from builder.graph import NODE, Filler, Leaf, Named, Node, Value
 
-HOMES = ("builder", "builder.training")  # of what is registered outside of blocks/
+HOMES = (
+    "builder",
+    "builder.training",
+    "builder.probes",
+)  # of what is registered outside of blocks/
 
 
 def make(

@@ -17,11 +17,11 @@ from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from blocks.kinds import KINDS, NODES
+from blocks.kinds import KINDS, SLOTS
 from builder.errors import InputError
 
 ROOT = Path(__file__).resolve().parent.parent
-HOMES = ("blocks", "builder", "builder/training")  # of what is registered
+HOMES = ("blocks", "builder", "builder/training", "builder/probes")  # of what is registered
 SAID = (
     "checks",
     "output",
@@ -180,7 +180,7 @@ class Index:
         KeyError if the word is not among ``words(kind)``.
         """
         entry = self.entries[KINDS[kind].namespace, word]
-        if entry.kind != kind:
+        if kind not in (entry.kind, entry.namespace):
             raise KeyError(word)
         return entry
 
@@ -425,7 +425,7 @@ class _Module:
                 return self.type(self.names[name])
         known = "int, float, bool, str, Literal[...], tuple[X, ...], Mapping[str, X], X | None"
         known += ", Node, Reference"
-        slots = ", ".join(kind.title() for kind in KINDS if kind not in NODES or kind == "norm")
+        slots = ", ".join(kind.title() for kind in (*SLOTS, "norm"))
         message = (
             f"{ast.unparse(annotation)!r} is no type of a recipe; types: {known}; slots: {slots}"
         )

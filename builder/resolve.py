@@ -9,7 +9,7 @@ from builder import graph
 from builder.compose import Composer
 from builder.errors import Finding, Mark, merged, raise_all
 from builder.expand import STRUCTURE, WORD, Expander, Scope
-from builder.graph import Filler, Graph, Node, Stream
+from builder.graph import Filler, Graph, Named, Node, Stream
 from builder.index import Index, nearest
 from builder.lints import lints
 from builder.numbers import Number, Numbers, page_dims
@@ -79,6 +79,7 @@ class _Page:
             raise_all(self.findings)  # whatever reads dims or blocks would only echo it
         tokenizer, data = map(self._section, ("tokenizer", "data"))
         train = self._train()
+        self._check_tasks(tokenizer, data, train)
         whole = self.graph()
         self._check_unread()
         dims = self._dims()
@@ -175,7 +176,25 @@ class _Page:
 
     def _section(self, kind: str) -> Filler | None:
         value = self.page.get(kind)
-        return None if value is None else self.model.arguments.section(value, kind)
+        if value is None or getattr(value, "value", None) == "none":
+            return None
+        return self.model.arguments.section(value, kind)
+
+    def _check_tasks(self, tokenizer: Filler | None, data: Filler | None, train: Filler) -> None:
+        """A task gives tokens: it needs no tokenizer, and what stands beside it is no text."""
+        task = data is not None and data.kind == "probe"
+        if task and tokenizer is not None:
+            assert data is not None and tokenizer.mark is not None
+            message = f"{data.word!r} gives tokens, so that there is nothing to tokenise"
+            self.report("idle-tokenizer", message, tokenizer.mark, "leave it out: tokenizer=none")
+        sets = dict(train.options).get("eval_sets")
+        if data is None or not isinstance(sets, Named):
+            return
+        for (name, source), mark in zip(sets, sets.marks, strict=True):
+            assert isinstance(source, Filler)
+            if (source.kind == "probe") != task:
+                what = "text, and the data is a task" if task else "a task, and the data is text"
+                self.report("mixed-data", f"{name!r} is {what}", mark, "they share no vocabulary")
 
     def _train(self) -> Filler:
         """How it is trained; a page that does not say leaves every option at its default."""

@@ -110,7 +110,7 @@ class _Language:
         """The kinds that fill a slot, of a block or of the page; and again where it may be none."""
         types = [p.type.item or p.type for entry in self.index for p in entry.parameters]
         found = {(type.slot, type.optional) for type in types}
-        found |= {(kind, False) for kind in SECTIONS.values()}
+        found |= {(kind, True) for kind in SECTIONS.values()}
         return [pair for kind in KINDS for pair in ((kind, False), (kind, True)) if pair in found]
 
     # The page
@@ -122,7 +122,7 @@ class _Language:
             "dims": self.dims(),
             "blocks": self.blocks(),
             "model": NODE,
-            **{section: _of(kind, *FILLER) for section, kind in SECTIONS.items()},
+            **{name: _of(_slot(kind, True), *FILLER) for name, kind in SECTIONS.items()},
             "train": self.under(self.index.filler("section", "train"), ()),
         }
         properties = {name: _hover(name, parts[name]) for name in PAGE}

@@ -72,26 +72,30 @@ class Tokenizer:
         return self.encode_batch([text])[0]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        if self.alphabet is not None:
-            self._refuse_unseen(texts, self.alphabet)
+        self._refuse_unseen(texts)
         return [
             found.ids for found in self._backend.encode_batch(list(texts), add_special_tokens=False)
         ]
 
-    def _refuse_unseen(self, texts: Sequence[str], alphabet: frozenset[str]) -> None:
-        unseen = sorted(set().union(*texts) - alphabet)
-        if unseen:
-            raise InputError(
-                "unseen-character",
-                f"{unseen[0]!r} (U+{ord(unseen[0]):04X}) is not among the tokenizer's "
-                f"{len(alphabet)} characters",
-                "it knows those of its text; 'tokenizer: bytes' and 'bpe' can spell anything",
-            )
+    def _refuse_unseen(self, texts: Sequence[str]) -> None:
+        if self.alphabet is not None:
+            for unseen in sorted(set().union(*texts) - self.alphabet):
+                raise InputError(
+                    "unseen-character",
+                    f"{unseen!r} (U+{ord(unseen):04X}) is not among the tokenizer's "
+                    f"{len(self.alphabet)} characters",
+                    "it knows those of its text; 'tokenizer: bytes' and 'bpe' can spell anything",
+                )
+        model = self._json["model"]
+        if model["type"] == "WordLevel" and model.get("unk_token") not in model["vocab"]:
+            known = model["vocab"]
+            for unseen in sorted({word for text in texts for word in text.split()} - known.keys()):
+                message = f"{unseen!r} is not among the tokenizer's {len(known)} tokens"
+                raise InputError("unseen-token", message, "a task's tokens are numbers: '1 2 3'")
 
     def prompt(self, text: str) -> list[int]:
         """What to generate from: with the start token, if the tokenizer's template has one."""
-        if self.alphabet is not None:
-            self._refuse_unseen([text], self.alphabet)
+        self._refuse_unseen([text])
         ids: list[int] = self._backend.encode(text).ids
         if ids:
             return ids
@@ -230,6 +234,14 @@ class File:
 
     def fit(self, texts: Iterable[str]) -> Tokenizer:
         return Tokenizer.load(self.path)
+
+
+def numbered(count: int) -> Tokenizer:
+    """Of what is no text: a token for each number, which are written apart."""
+    vocab = {str(number): number for number in range(count)}
+    backend = tokenizers.Tokenizer(models.WordLevel(vocab=vocab))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return Tokenizer(backend)
 
 
 def byte_level(backend: tokenizers.Tokenizer) -> None:

@@ -85,7 +85,9 @@ def _facts(run: Run) -> dict[str, str]:
         "training loss": f"{steps[-1]['loss']:.4f} nats a token",
     }
     if looks := [event for event in events if event["event"] == "validation"]:
-        facts["validation"] = f"{looks[-1]['bits_per_byte']:.4f} bits a byte"
+        from builder.training.runs import score
+
+        facts["validation"] = "{:.4f} {}".format(*score(looks[-1]))
     return facts
 
 

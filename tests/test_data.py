@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from builder.errors import InputError
 from builder.tokenizers import Bytes
-from builder.training.corpus import Corpus, Tokens, split
+from builder.training.corpus import Corpus, Tokens, count_bytes, split
 from builder.training.corpus import tokenised as tokenised_as
 from builder.training.data import PIECE, Text, digest, pieces
 from builder.training.order import permuted
@@ -19,10 +19,7 @@ TOKENIZER = Bytes().fit([])
 
 
 def corpus(tokens, length):
-    nothing = np.empty(0, np.int64)
-    return Corpus(
-        Tokens(np.arange(tokens, dtype=np.uint16), nothing), Tokens(nothing, nothing), 0, length, ""
-    )
+    return Corpus(Tokens(np.arange(tokens, dtype=np.uint16), np.empty(0, np.int64)), length, "")
 
 
 def windows(data, seed, first, count):
@@ -166,15 +163,15 @@ def test_the_digest_knows_the_options(tmp_path):
 def test_validation_is_the_tail_and_its_bytes_are_counted(tmp_path):
     (tmp_path / "a.txt").write_text("é" * 1000)
     file = tokenised(Text(str(tmp_path / "a.txt")), TOKENIZER, tmp_path / "cache")
-    found = split(file, TOKENIZER, 16, 10_000)
-    assert len(found.validation) == 100 and len(found.train) == 1901
-    assert found.validation_bytes == 98  # of 100 tokens the first is not predicted, the last ends
-    assert len(split(file, TOKENIZER, 16, 40).validation) == 40
+    train, validation = split(file, 16, 10_000)
+    assert len(validation) == 100 and len(train) == 1901
+    assert count_bytes(validation, TOKENIZER) == 98  # the first is not predicted, the last ends
+    assert len(split(file, 16, 40)[1]) == 40
 
 
 def test_a_corpus_too_small_for_one_window_names_both_numbers(tmp_path):
     (tmp_path / "a.txt").write_text("0123456789")
     file = tokenised(Text(str(tmp_path / "a.txt")), TOKENIZER, tmp_path / "cache")
     with pytest.raises(InputError, match=r"11 tokens .* 129") as caught:
-        split(file, TOKENIZER, 128, 1000)
+        split(file, 128, 1000)
     assert caught.value.code == "corpus-too-small"

@@ -25,6 +25,7 @@ from builder.laws.probe import TOLERANCE, distance
 from builder.loss import IGNORED
 from builder.measure import measure, saved_bytes
 from builder.training.corpus import Batch, Tokens
+from builder.training.exam import Text
 from builder.training.step import Training, backward, evaluate
 
 VOCAB, LENGTH, ROWS = 97, 12, 3
@@ -150,7 +151,7 @@ def test_training_and_evaluation_hold_as_few_as_the_recipe_asks(learning):
             batch = torch.arange(ROWS * (LENGTH + 1)).reshape(ROWS, -1) % VOCAB
             backward(Training.alone(model, settings), batch_of(batch), 0)
         else:
-            evaluate(model, tokens, 1, LENGTH, ROWS, loss_chunk=settings.loss_chunk)
+            evaluate(model, Text(tokens, 1, LENGTH), ROWS, loss_chunk=settings.loss_chunk)
     assert largest.logits == 5 * VOCAB
 
 
@@ -193,9 +194,10 @@ def test_training_in_chunks_takes_the_same_step(accumulate):
 def test_evaluation_in_chunks_finds_the_same_loss():
     model = build(recipe_of(), dtype=torch.float64)
     tokens = stretch(np.arange(100, dtype=np.uint16) * 7 % VOCAB)
-    plain = evaluate(model, tokens, 100, LENGTH, ROWS)
+    exam = Text(tokens, 100, LENGTH)
+    plain = evaluate(model, exam, ROWS)
     for chunk in (1, 7, 1000):
-        found = evaluate(model, tokens, 100, LENGTH, ROWS, loss_chunk=chunk)
+        found = evaluate(model, exam, ROWS, loss_chunk=chunk)
         assert math.isclose(found.loss, plain.loss, rel_tol=TOLERANCE)
         assert replace(found, loss=plain.loss) == plain
 

@@ -260,7 +260,7 @@ PARTS = [
     ("tokenizer", {"bpe": {"vocab": 11}}, True),
     ("tokenizer", "file", False),
     ("tokenizer", {"file": "tokenizer.json"}, True),
-    ("tokenizer", "none", False),
+    ("tokenizer", "none", True),
     ("data", {"text": {"path": "a.txt", "key": "body"}}, True),
     ("data", "a.txt", False),
     ("train", {"steps": 3, "lr": "1 / dim", "clip": "none", "optimizer": {"adamw": {}}}, True),

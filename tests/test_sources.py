@@ -246,8 +246,7 @@ def test_without_an_end_token_nothing_leads_to_a_first_token():
 @pytest.mark.parametrize("world", [1, 2, 3, 4, 6, 8])
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_worlds_and_parts_share_out_the_samples_of_one_alone(world, accumulate):
-    nothing = Tokens(np.empty(0), np.empty(0, np.int64))
-    corpus = Corpus(Tokens(np.arange(500), np.empty(0, np.int64)), nothing, 0, 8, "")
+    corpus = Corpus(Tokens(np.arange(500), np.empty(0, np.int64)), 8, "")
     settings = make(recipe_of(batch=17, steps=9, accumulate=accumulate).train)
     cpu = torch.device("cpu")
     alone = [batch for _, batch in batches(corpus, settings, World(cpu), 0)]
@@ -259,8 +258,7 @@ def test_worlds_and_parts_share_out_the_samples_of_one_alone(world, accumulate):
 
 
 def test_an_epoch_has_each_sample_once():
-    nothing = Tokens(np.empty(0), np.empty(0, np.int64))
-    corpus = Corpus(Tokens(np.arange(501), np.empty(0, np.int64)), nothing, 0, 5, "")
+    corpus = Corpus(Tokens(np.arange(501), np.empty(0, np.int64)), 5, "")
     epochs = [corpus.batch(7, np.arange(100) + 100 * n).ids[:, 0].tolist() for n in range(3)]
     assert all(sorted(epoch) == list(range(0, 500, 5)) for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]

@@ -20,6 +20,7 @@ from builder.devices import physical_cores, use_physical_cores
 from builder.errors import InputError, RecipeError, ResourceError, Stopped
 from builder.training import checkpoints, disk
 from builder.training.evaluate import measure
+from builder.training.exam import Text
 from builder.training.loop import first_batch, resume, train
 from builder.training.optimizers import learners, state_tensors
 from builder.training.prepare import prepare
@@ -193,11 +194,11 @@ def test_bits_per_byte_do_not_depend_on_the_batch_size(batch):
     """float64 sums of the same float32 losses; a matrix product may round by its shape."""
     prepared = prepare(recipe())
     model, tokens = prepared.training.model, prepared.texts.corpus.train.stretch(0, 500)
-    found = evaluate(model, tokens, 900, 24, batch)
-    again = evaluate(model, tokens, 900, 24, 7)
+    found = evaluate(model, Text(tokens, 900, 24), batch)
+    again = evaluate(model, Text(tokens, 900, 24), 7)
     assert found.bits_per_byte == pytest.approx(again.bits_per_byte, rel=1e-6)
     assert found.tokens == 499
-    one_by_one = evaluate(model, tokens.stretch(0, 1), 0, 24)
+    one_by_one = evaluate(model, Text(tokens.stretch(0, 1), 0, 24))
     assert one_by_one.tokens == 0
 
 

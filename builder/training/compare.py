@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from builder.diff import compare as compare_recipes
-from builder.training.runs import Run
+from builder.training.runs import Run, score
 
 # What a step finds, causes before effects.
 CAUSES = {"batch": "batch", "lr": "rate", "loss": "loss", "gradient": "gradient", "norm": "norm"}
@@ -121,9 +121,9 @@ def validated_otherwise(first: Run, second: Run) -> Iterator[str]:
         a, b = ours[step, name], theirs[step, name]
         if a != b:
             label = f" on {name}" if name else ""
-            yield f"validation{label} at step {step}: {a:.4f} → {b:.4f} bits per byte"
+            yield f"validation{label} at step {step}: {a[0]:.4f} → {b[0]:.4f} {b[1]}"
 
 
-def validations(run: Run) -> dict[tuple[int, str], float]:
+def validations(run: Run) -> dict[tuple[int, str], tuple[float, str]]:
     found = (event for event in run.metrics() if event["event"] == "validation")
-    return {(e["step"], e.get("set", "")): e["bits_per_byte"] for e in found}
+    return {(e["step"], e.get("set", "")): score(e) for e in found}

@@ -125,11 +125,9 @@ class TokenFile:
 
 @dataclass(frozen=True)
 class Corpus:
-    """What a run trains on, in samples of ``length`` tokens, and what it validates on."""
+    """What a run trains on, in samples of ``length`` tokens."""
 
     train: Tokens
-    validation: Tokens
-    validation_bytes: int
     length: int
     source: str  # digest
     apart: bool = False
@@ -139,9 +137,13 @@ class Corpus:
         """How many an epoch has."""
         return (len(self.train) - 1) // self.length
 
+    def places(self, seed: int, numbers: Array) -> Array:
+        """Where these samples of the endless stream lie, in windows, in the order of a seed."""
+        return places(numbers, self.samples, seed)
+
     def batch(self, seed: int, numbers: Array) -> Batch:
-        """These samples of the endless stream, in the order of a seed."""
-        firsts = places(numbers, self.samples, seed) * self.length
+        """These samples of the endless stream."""
+        firsts = self.places(seed, numbers) * self.length
         return self.train.windows(firsts, self.length, self.apart)
 
 
@@ -259,10 +261,8 @@ def _mapped(path: Path, count: int, dtype: np.dtype[Any]) -> Array:
     return np.memmap(path, dtype=dtype, mode="r") if count else np.empty(0, dtype)
 
 
-def split(
-    file: TokenFile, tokenizer: Tokenizer, length: int, eval_tokens: int, apart: bool = False
-) -> Corpus:
-    """The corpus's tail for validation, the rest to train; InputError if no sample remains."""
+def split(file: TokenFile, length: int, eval_tokens: int) -> tuple[Tokens, Tokens]:
+    """What to train on, and the corpus's tail for validation; InputError if no sample remains."""
     total = len(file.tokens)
     held = min(int(total * VALIDATION), eval_tokens)
     train = file.tokens.stretch(0, total - held)
@@ -273,8 +273,7 @@ def split(
             f"the corpus has {len(train)} tokens to train on, and one window takes {length + 1}",
             "give it more text, or a smaller train.length",
         )
-    size = count_bytes(validation, tokenizer)
-    return Corpus(train, validation, size, length, file.source, apart)
+    return train, validation
 
 
 def count_bytes(tokens: Tokens, tokenizer: Tokenizer) -> int:

@@ -20,11 +20,14 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol, TextIO, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TextIO, TypeAlias
 
 from blocks.registry import register
 from builder.errors import InputError, ResourceError
 from builder.training.libraries import library
+
+if TYPE_CHECKING:
+    from builder.training.samples import Task
 
 PIECE = 1 << 16
 ROWS = 1024  # of a parquet file, read at once
@@ -262,7 +265,7 @@ def record_pieces(record: Any, key: str, prompt: str | None, place: str) -> Docu
     return chain(map(Prompt, pieces(before)), pieces(text))
 
 
-def digest(source: Source) -> str:
+def digest(source: Source | Task) -> str:
     """Of everything the source reads, and how."""
     total = hashlib.sha256(repr((type(source).__name__, sorted(vars(source).items()))).encode())
     for path in source.files():

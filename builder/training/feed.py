@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch.utils.data import DataLoader, Dataset
 
 from builder.training.corpus import Batch, Corpus
+from builder.training.samples import Samples
 from builder.training.settings import Train
 from builder.training.step import samples_of
 from builder.training.world import World
@@ -19,7 +20,7 @@ from builder.training.world import World
 class Steps(Dataset[Batch]):
     """Step -> one process's part of its batch: a pure function, whoever asks, in whatever order."""
 
-    corpus: Corpus
+    corpus: Corpus | Samples
     settings: Train
     world: World
 
@@ -28,7 +29,7 @@ class Steps(Dataset[Batch]):
 
 
 def batches(
-    corpus: Corpus, settings: Train, world: World, start: int
+    corpus: Corpus | Samples, settings: Train, world: World, start: int
 ) -> Iterator[tuple[int, Batch]]:
     """Each step from ``start`` on with its batch; ``workers`` processes read them ahead."""
     steps = range(start, settings.steps)

@@ -15,7 +15,6 @@ from builder.training import checkpoints
 from builder.training.corpus import Batch
 from builder.training.feed import batches
 from builder.training.loggers import Logger, named_loggers
-from builder.training.order import places
 from builder.training.prepare import Prepared, at_rest, prepare
 from builder.training.progress import Progress, duration
 from builder.training.runs import Run, create_run
@@ -182,7 +181,7 @@ def samples(session: Session, index: int) -> list[int]:
     """Where a step's samples lie in the corpus, in windows."""
     settings, corpus = session.training.settings, session.prepared.texts.corpus
     numbers = samples_of(settings, index, ALONE)
-    found: list[int] = places(numbers, corpus.samples, settings.seed).tolist()
+    found: list[int] = corpus.places(settings.seed, numbers).tolist()
     return found
 
 

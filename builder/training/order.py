@@ -22,7 +22,7 @@ def places(numbers: Array, size: int, seed: int) -> Array:
     """
     numbers = numbers.astype(np.uint64)
     total = np.uint64(size)
-    keys = _mixed(numbers // total + np.uint64(seed * GOLDEN % 2**64))
+    keys = mixed(numbers // total + np.uint64(seed * GOLDEN % 2**64))
     return permuted(numbers % total, size, keys).astype(np.int64)
 
 
@@ -44,12 +44,12 @@ def _feistel(index: Array, half: int, key: Array) -> Array:
     shift, mask = np.uint64(half), np.uint64((1 << half) - 1)
     left, right = index >> shift, index & mask
     for number in range(1, ROUNDS + 1):
-        left, right = right, left ^ (_mixed(right + key * np.uint64(2 * number + 1)) & mask)
+        left, right = right, left ^ (mixed(right + key * np.uint64(2 * number + 1)) & mask)
     found: Array = (left << shift) | right
     return found
 
 
-def _mixed(x: Array) -> Array:
+def mixed(x: Array) -> Array:
     """SplitMix64's finaliser (Steele, Lea, Flood 2014): each bit of x moves each of the result."""
     x = x + np.uint64(GOLDEN)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

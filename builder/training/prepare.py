@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import tokenizers
 import torch
 
 from builder.construct import make
 from builder.devices import use_physical_cores
 from builder.errors import Finding, InputError, RecipeError
-from builder.tokenizers import Tokenizer
-from builder.training.corpus import Corpus, Tokens, count_bytes, split, tokenised
+from builder.tokenizers import Tokenizer, numbered
+from builder.training.corpus import Corpus, count_bytes, split, tokenised
 from builder.training.data import Source, digest
+from builder.training.exam import Exam, Text
 from builder.training.layers import Dropout, around_layers
 from builder.training.optimizers import Learner, at_rates, by_path, learners
 from builder.training.parallel import spread
 from builder.training.runs import ROOT, Run, take_weights
+from builder.training.samples import Answers, Samples, Task
 from builder.training.settings import Train
 from builder.training.step import Training
 from builder.training.world import ALONE, World
@@ -37,17 +40,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Texts:
-    """What a run reads: its tokenizer, its corpus, and the other texts that it validates on."""
+    """What a run reads: its tokenizer, what it trains on, and by name what it validates on."""
 
     tokenizer: Tokenizer
-    corpus: Corpus
-    sets: Mapping[str, tuple[Tokens, int]]  # by name, each with its bytes
-
-    @property
-    def validated(self) -> dict[str, tuple[Tokens, int]]:
-        """All that a run validates on, its own text first."""
-        corpus = self.corpus
-        return {VALIDATION: (corpus.validation, corpus.validation_bytes), **self.sets}
+    corpus: Corpus | Samples
+    validated: Mapping[str, Exam]
 
 
 @dataclass(frozen=True)
@@ -92,13 +89,15 @@ def prepare_texts(
     recipe: Recipe, say: Say, start: Run | None, tokenizer: Tokenizer | None
 ) -> Texts:
     """The tokenizer, trained if it must be, and every text as its tokens."""
-    source: Source = make(needed(recipe, "data"))
-    known = digest(source)
-    settings = make(recipe.train)
-    graph = recipe.graph
+    filler = needed(recipe, "data")
+    settings, graph = make(recipe.train), recipe.graph
     length = settings.length or graph.context
     if length < graph.context:
         say(f"training on {length} tokens at a time, of a context of {graph.context}")
+    if filler.kind == "probe":
+        return prepare_task(make(filler), settings, length, graph.vocab)
+    source: Source = make(filler)
+    known = digest(source)
     if tokenizer is None:
         tokenizer = first_tokenizer(recipe, source, known, start, say)
     if tokenizer.size > graph.vocab:
@@ -111,12 +110,14 @@ def prepare_texts(
         f"data: {len(file.tokens):,} tokens of {file.bytes:,} bytes in {file.documents:,} documents"
     )
     apart = settings.documents == "apart"
-    corpus = split(file, tokenizer, length, settings.eval_tokens, apart)
-    return Texts(tokenizer, corpus, dict(eval_sets(settings, tokenizer)))
+    train, held = split(file, length, settings.eval_tokens)
+    own = {VALIDATION: Text(held, count_bytes(held, tokenizer), length, apart)} if len(held) else {}
+    sets = eval_sets(settings, tokenizer, length)
+    return Texts(tokenizer, Corpus(train, length, known, apart), {**own, **dict(sets)})
 
 
-def eval_sets(settings: Train, tokenizer: Tokenizer) -> Any:
-    """The first tokens of each named text, and how many bytes they spell."""
+def eval_sets(settings: Train, tokenizer: Tokenizer, length: int) -> Iterator[tuple[str, Text]]:
+    """The first tokens of each named text."""
     sources: Mapping[str, Any] = settings.eval_sets or {}
     for name, source in sources.items():
         tokens = tokenised(source, tokenizer, CACHE, digest(source)).tokens
@@ -124,7 +125,17 @@ def eval_sets(settings: Train, tokenizer: Tokenizer) -> Any:
         if len(held) < 2:
             message = f"eval_sets: {name!r} has {len(held)} tokens, and 2 are the fewest"
             raise InputError("corpus-too-small", message, "give it more text, or leave it out")
-        yield name, (held, count_bytes(held, tokenizer))
+        size = count_bytes(held, tokenizer)
+        yield name, Text(held, size, length, settings.documents == "apart")
+
+
+def prepare_task(task: Task, settings: Train, length: int, vocab: int) -> Texts:
+    """What a run reads that learns a task: as many samples are held out as a text has tokens."""
+    count = settings.eval_tokens // length
+    tasks: dict[str, Any] = {VALIDATION: task, **(settings.eval_sets or {})} if count else {}
+    exams = {name: Answers(one, count, length) for name, one in tasks.items()}
+    task.batch(settings.seed, np.zeros(1), length)  # or it does not fit
+    return Texts(numbered(vocab), Samples(task, length, digest(task)), exams)
 
 
 def first_tokenizer(

@@ -17,7 +17,7 @@ from builder.drawing.view import view
 from builder.measure import Costs, measure
 from builder.training.memory import told
 from builder.training.progress import duration
-from builder.training.runs import Run, replace_text
+from builder.training.runs import Run, replace_text, score
 
 SMOOTHING = 0.02  # of a run, to each side: the losses that a smooth line is the mean of
 COLOURS = 6
@@ -109,7 +109,7 @@ def head(one: Told) -> str:
         "steps": f"{steps[-1]['step'] if steps else 0:,} of {settings.steps:,}",
         "tokens read": f"{(steps[-1]['step'] if steps else 0) * one.step_tokens:,}",
         "training loss": f"{steps[-1]['loss']:.4f} nats" if steps else "none yet",
-        "validation": f"{last['bits_per_byte']:.4f} bits per byte" if last else "none yet",
+        "validation": "{:.4f} {}".format(*score(last)) if last else "none yet",
         "time in steps": duration(one.seconds[max(one.seconds)]) if one.seconds else "unknown",
     }
     cells = "".join(f"<div><dt>{name}</dt><dd>{value}</dd></div>" for name, value in tiles.items())
@@ -164,18 +164,18 @@ def charts(every: Sequence[Told]) -> dict[str, Any]:
 
     def validations(axis: str) -> list[Line]:
         return [
-            Line(
-                f"{one.run.path.name}: {name}", at, [e["bits_per_byte"] for e in found], style, True
-            )
+            Line(f"{one.run.path.name}: {name}", at, [score(e)[0] for e in found], style, True)
             for n, one in enumerate(every)
             for name, found in by_set(one).items()
             if (at := one.places([event["step"] for event in found], axis)) is not None
             for style in [f"s{n % COLOURS}" + " other" * (name != "validation")]
         ]
 
+    found = [event for one in every for event in one.of("validation")]
+    units = dict.fromkeys(score(event)[1] for event in found)
     return {
         "training loss, nats a token": steps("loss", smooth=True),
-        "validation, bits per byte": validations,
+        f"validation, {' or '.join(units) or 'none yet'}": validations,
         "learning rate": steps("lr"),
         "gradient norm, before clipping": steps("norm"),
         "tokens a second": steps("tokens_per_s"),

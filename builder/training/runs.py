@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from builder.recipe import Recipe
 
 ROOT = Path("runs")
+SCORES = {"accuracy": "of answers right", "bits_per_byte": "bits per byte"}
 PAGES = ("resolved.yaml", "environment.json")  # every run has them
 
 
@@ -153,6 +154,11 @@ def event_of(line: bytes, place: str) -> dict[str, Any]:
     except (ValueError, TypeError, KeyError, AssertionError):
         raise DamagedError("damaged-file", f"{place} is no event of a run") from None
     return event
+
+
+def score(validation: Mapping[str, Any]) -> tuple[float, str]:
+    """What a validation found, and in which unit: of a task how much was right, of a text bits."""
+    return next((validation[key], unit) for key, unit in SCORES.items() if key in validation)
 
 
 def open_run(path: Path, plugins: Sequence[Path] = ()) -> Run:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from builder.loss import IGNORED
 from builder.model import Model
-from builder.training.corpus import Batch, Tokens
+from builder.training.corpus import Batch
+from builder.training.exam import Exam
 from builder.training.layers import Dropout
 from builder.training.optimizers import set_rate
 from builder.training.order import Array
@@ -71,11 +73,19 @@ class Step:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The mean loss in nats a token; over bytes it can be compared between tokenizers."""
+    """The mean loss in nats a token; over bytes it can be compared between tokenizers.  Of a task
+    also how many answers were right.
+    """
 
     loss: float
     tokens: int
     bytes: int
+    right: int | None = None
+
+    @property
+    def accuracy(self) -> float | None:
+        """The share of answers that were right; None if it was not asked."""
+        return None if self.right is None else self.right / self.tokens if self.tokens else math.nan
 
     @property
     def bits_per_byte(self) -> float:
@@ -214,48 +224,47 @@ def numerics(device: torch.device, dtype: str) -> torch.autocast:
 @torch.no_grad()
 def evaluate(
     model: Model,
-    tokens: Tokens,
-    bytes: int,
-    length: int,
+    exam: Exam,
     batch: int = 8,
     dtype: str = "fp32",
     loss_chunk: int | None = None,
-    apart: bool = False,
     world: World | None = None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Evaluation | None:
-    """The loss over every token but the first, each predicted once, in windows of ``length``.
+    """The loss over all that an exam asks, in parts of ``batch`` rows.
 
-    Several processes share the windows out; each runs as often as the others, as sharded weights
+    Several processes share the parts out; each runs as often as the others, as sharded weights
     must.  None if ``stop`` says so on the way.
     """
     was_training = model.training
     model.eval()
     device = next(model.parameters()).device
     world = World(device) if world is None else world
-    totals = torch.zeros(2, dtype=torch.float64)  # on the CPU: not every device has such numbers
-    parts = cut(tokens, length, batch)
+    totals = torch.zeros(3, dtype=torch.float64)  # on the CPU: not every device has such numbers
+    parts = exam.parts(batch)
     for first in range(0, len(parts), world.size):
         if stop():
             model.train(was_training)
             return None
         mine = first + world.rank
-        firsts, span = parts[min(mine, len(parts) - 1)]
-        part = tokens.windows(firsts, span, apart).to(device)
+        part = parts[min(mine, len(parts) - 1)]().to(device)
         with numerics(device, dtype):
-            mean = model.loss(part.ids, part.labels, documents=part.documents, chunk=loss_chunk)
+            mean, right = answered(model, part, loss_chunk, exam.answers)
         if mine < len(parts):
-            totals += torch.tensor([mean.item() * part.learnt, part.learnt], dtype=torch.float64)
+            found = [mean.item() * part.learnt, part.learnt, int(right)]
+            totals += torch.tensor(found, dtype=torch.float64)
     model.train(was_training)
-    nats, learnt = (totals if world.alone else world.sum(totals.to(device))).tolist()
-    return Evaluation(nats / learnt if learnt else math.nan, int(learnt), bytes)
+    nats, learnt, right = (totals if world.alone else world.sum(totals.to(device))).tolist()
+    loss = nats / learnt if learnt else math.nan
+    return Evaluation(loss, int(learnt), exam.bytes, int(right) if exam.answers else None)
 
 
-def cut(tokens: Tokens, length: int, batch: int) -> list[tuple[Array, int]]:
-    """Where the windows of each part begin, and how long they are: a shorter one is the last."""
-    predicted = max(len(tokens) - 1, 0)
-    count = predicted // length
-    firsts = np.arange(count) * length
-    parts = [(firsts[i : i + batch], length) for i in range(0, count, batch)]
-    rest = predicted - count * length
-    return [*parts, (np.array([count * length]), rest)] if rest else parts
+def answered(
+    model: Model, part: Batch, loss_chunk: int | None, answers: bool
+) -> tuple[Tensor, Tensor | int]:
+    """The mean loss of a part, and if it is asked how many labels the greatest logits guess."""
+    if not answers:
+        loss = model.loss(part.ids, part.labels, documents=part.documents, chunk=loss_chunk)
+        return loss, 0
+    logits, loss = model.logits_and_loss(part.ids, part.labels, documents=part.documents)
+    return loss, ((logits.argmax(-1) == part.labels) & (part.labels != IGNORED)).sum()

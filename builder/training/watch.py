@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 import torch
 
-from builder.training.corpus import Tokens
+from builder.training.exam import Exam
 from builder.training.prepare import VALIDATION, Prepared
-from builder.training.runs import replace_text
+from builder.training.runs import replace_text, score
 from builder.training.session import Session
 from builder.training.step import Evaluation, averaged, evaluate
 
@@ -24,9 +24,9 @@ def look(session: Session, step: int) -> None:
     done = session.world.told([e for e in session.run.metrics() if e["step"] == step])
     seen = {e.get("set", VALIDATION) for e in done if e["event"] == "validation"}
     with averaged(session.training):
-        for name, (tokens, size) in session.prepared.texts.validated.items():
-            if name not in seen and size and not interrupted(session):
-                validate(session, step, name, tokens, size)
+        for name, exam in session.prepared.texts.validated.items():
+            if name not in seen and not interrupted(session):
+                validate(session, step, name, exam)
         sampled = any(e["event"] == "sample" for e in done)
         if settings.sample_tokens and not sampled and not interrupted(session):
             session.log({"event": "sample", "step": step, "text": sample(session.prepared)})
@@ -38,32 +38,34 @@ def interrupted(session: Session) -> bool:
     return session.world.alone and session.stop.asked is not None
 
 
-def validate(session: Session, step: int, name: str, tokens: Tokens, size: int) -> None:
-    """Evaluate one text; what is found is said, and logged."""
-    found = evaluation(session.prepared, tokens, size, stop=lambda: interrupted(session))
+def validate(session: Session, step: int, name: str, exam: Exam) -> None:
+    """Evaluate on one exam; what is found is said, and logged."""
+    found = evaluation(session.prepared, exam, stop=lambda: interrupted(session))
     if found is None:
         return
+    numbers = {"loss": found.loss}
+    if found.accuracy is not None:
+        numbers["accuracy"] = found.accuracy
+    else:
+        numbers["bits_per_byte"] = found.bits_per_byte
+    value, unit = score(numbers)
     label = "" if name == VALIDATION else f" on {name}"
-    session.progress.say(f"step {step}: validation{label} {found.bits_per_byte:.4f} bits per byte")
+    session.progress.say(f"step {step}: validation{label} {value:.4f} {unit}")
     told = {} if name == VALIDATION else {"set": name}
-    numbers = {"loss": found.loss, "bits_per_byte": found.bits_per_byte}
     session.log({"event": "validation", "step": step, **told, **numbers})
 
 
 def evaluation(
-    prepared: Prepared, tokens: Tokens, size: int, stop: Callable[[], bool]
+    prepared: Prepared, exam: Exam, stop: Callable[[], bool] = lambda: False
 ) -> Evaluation | None:
-    """The loss on a text as a run measures it; None if it was stopped."""
+    """What a run measures on an exam; None if it was stopped."""
     training, settings = prepared.training, prepared.training.settings
     return evaluate(
         training.model,
-        tokens,
-        size,
-        prepared.texts.corpus.length,
+        exam,
         batch=math.ceil(settings.batch / settings.accumulate),
         dtype=settings.dtype,
         loss_chunk=settings.loss_chunk,
-        apart=prepared.texts.corpus.apart,
         world=training.world,
         stop=stop,
     )

@@ -1,0 +1,1 @@
+"""Tasks with known answers, as data: one file each, drawn anew for every sample."""
