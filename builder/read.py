@@ -137,7 +137,7 @@ def read_value(text: str, name: str = COMMAND_LINE, before: str = "") -> Value:
 
 def from_python(obj: object, name: str = "<python>") -> Value:
     """A value from dicts, lists and scalars; it is read from flow text, which messages quote."""
-    return read_value(_flow(obj), name)
+    return read_value(flow(obj), name)
 
 
 def to_python(value: Value) -> Any:
@@ -445,7 +445,7 @@ class _Composer:
 
     def key(self, event: Any, key: Value) -> Scalar | None:
         if self.template:
-            return key if isinstance(key, Scalar) else Scalar(_flow(to_python(key)), key.mark)
+            return key if isinstance(key, Scalar) else Scalar(flow(to_python(key)), key.mark)
         if not isinstance(key, Scalar):
             self.find(
                 "key-not-a-word",
@@ -525,9 +525,9 @@ def dump(value: Value | object, width: int = 100) -> str:
     """Recipe YAML that reads back equal: blocks outside, flow inside where it fits the width."""
     if isinstance(value, Scalar | Sequence | Mapping):
         value = to_python(value)
-    _flow(value)  # refuses what YAML cannot hold
+    flow(value)  # refuses what YAML cannot hold
     if not _nests(value):
-        return _flow(value) + "\n"
+        return flow(value) + "\n"
     return "\n".join(_block(value, 0, width)) + "\n"
 
 
@@ -538,7 +538,7 @@ def _block(value: Any, level: int, width: int) -> list[str]:
     for key, item in items:
         head = "-" if key is None else f"{_scalar(key, flow=False)}:"
         if _fits(item, level + 1, width - 2 * level - len(head) - 1, in_list=key is None):
-            lines.append(f"{head} {_flow(item, inside=False)}")
+            lines.append(f"{head} {flow(item, inside=False)}")
         elif key is None:
             first, *rest = _block(item, level + 1, width)
             lines += [f"- {first}", *(f"  {line}" for line in rest)]
@@ -557,23 +557,23 @@ def _fits(value: Any, level: int, width: int, *, in_list: bool) -> bool:
         level == 1 or (level == 2 and not isinstance(value, dict))
     ):
         return False
-    return len(_flow(value)) <= width
+    return len(flow(value)) <= width
 
 
 def _nests(value: Any) -> bool:
     return isinstance(value, dict | list | tuple) and bool(value)
 
 
-def _flow(value: Any, depth: int = 0, *, inside: bool = True) -> str:
+def flow(value: Any, depth: int = 0, *, inside: bool = True) -> str:
     if depth > MAX_DEPTH:
         raise InputError("too-deep", f"values are nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict):
         pairs = (
-            f"{_scalar(key, flow=True)}: {_flow(item, depth + 1)}" for key, item in value.items()
+            f"{_scalar(key, flow=True)}: {flow(item, depth + 1)}" for key, item in value.items()
         )
         return "{" + ", ".join(pairs) + "}"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(_flow(item, depth + 1) for item in value) + "]"
+        return "[" + ", ".join(flow(item, depth + 1) for item in value) + "]"
     return _scalar(value, flow=inside)
 
 
