@@ -179,6 +179,15 @@ def measure(
     )
 
 
+def count(recipe: Recipe) -> tuple[int, int | None]:
+    """All parameters of a recipe's model, and the active ones: as ``measure`` does, and sooner."""
+    model = build(recipe, device=META)
+    named = dict(model.named_modules())
+    modules = [named.get(leaf.name) or named[leaf.weights] for _, leaf in places(recipe.graph)]
+    every, active = zip(*count_parameters(modules), strict=True)
+    return sum(every), total(active)
+
+
 def shapes_alone(recipe: Recipe, dtype: torch.dtype) -> Model:
     """The model without data."""
     model = build(recipe, device=META, dtype=dtype)

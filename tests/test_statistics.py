@@ -10,6 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from builder.ablation.metrics import Metric
 from builder.ablation.statistics import (
     MOST_SEEDS,
     POWER,
@@ -24,7 +25,7 @@ from builder.ablation.statistics import (
     t_cdf,
     t_quantile,
 )
-from builder.ablation.verdicts import ALPHA, Metric, sentence, verdicts
+from builder.ablation.verdicts import ALPHA, sentence, verdicts
 
 LOSS = Metric("loss", "nats", lower=True, margin=0.05)
 RIGHT = Metric("accuracy", "", lower=False, margin=0.05)

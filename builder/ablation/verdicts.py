@@ -7,23 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
+from builder.ablation.metrics import Metric
 from builder.ablation.statistics import Paired, equivalence, holm, paired, seeds_needed
 
 ALPHA = 0.05  # of all statements of one kind together, over all rows and all looks
 Word: TypeAlias = Literal["better", "worse", "equivalent", "inconclusive"]
-
-
-@dataclass(frozen=True)
-class Metric:
-    """What is compared: its unit, which way is better, and the difference that does not matter."""
-
-    name: str
-    unit: str
-    lower: bool
-    margin: float
-
-    def better(self, difference: float) -> bool:
-        return difference < 0 if self.lower else difference > 0
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from builder.training.corpus import count_bytes, tokenised
 from builder.training.data import Source, Text, digest
 from builder.training.exam import Exam, far
 from builder.training.exam import Text as HeldOut
-from builder.training.prepare import CACHE, prepare_texts
+from builder.training.prepare import CACHE, Say, prepare_texts
 from builder.training.runs import Run, say
 from builder.training.samples import Answers
 from builder.training.step import Evaluation, evaluate
@@ -50,7 +50,8 @@ def measure(
     return {name: evaluation for name, evaluation in found.items() if evaluation is not None}
 
 
-def held_out(run: Run) -> Mapping[str, Exam]:
+def held_out(run: Run, say: Say = say) -> Mapping[str, Exam]:
+    """What a run was validated on, its own text first."""
     with run.at_home():
         return prepare_texts(run.recipe, say, None, run.tokenizer).validated
 

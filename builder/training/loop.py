@@ -40,6 +40,7 @@ def train(
     command: Sequence[str] = (),
     shard: bool = False,
     loggers: Sequence[str] = (),
+    quiet: bool = False,
 ) -> Run:
     """Train a recipe in a new run folder, from the weights of ``start`` if it is given."""
     if path is not None and path.exists():
@@ -47,7 +48,7 @@ def train(
             "run-exists", f"{path} exists already", "give another name, or 'resume' it"
         )
     with stopping() as stop, joined(device, shard) as world:
-        progress = progress_of(recipe, world)
+        progress = progress_of(recipe, world, quiet)
         with stop.before_anything():
             wanted = named_loggers(loggers)
             recipe = at_rest(recipe, world)
@@ -81,12 +82,12 @@ def shared_run(
     return Run(world.told(made and made.path), recipe.plugins)
 
 
-def resume(run: Run, device: str | None = None, shard: bool = False) -> Run:
+def resume(run: Run, device: str | None = None, shard: bool = False, quiet: bool = False) -> Run:
     """Go on from the last good checkpoint, or from the beginning, as if nothing had happened."""
     with stopping() as stop, joined(device, shard) as world, run.locked(world):
         recipe, tokenizer = run.recipe, run.tokenizer
         names = run.environment.get("loggers", ())
-        progress = progress_of(recipe, world)
+        progress = progress_of(recipe, world, quiet)
         with stop.before_anything():
             wanted = named_loggers(names)
             latest = run.latest(progress.say) if run.begun else None
@@ -234,7 +235,7 @@ def first_batch(prepared: Prepared) -> Batch:
     return found.to(prepared.training.device)
 
 
-def progress_of(recipe: Recipe, world: World) -> Progress:
+def progress_of(recipe: Recipe, world: World, quiet: bool = False) -> Progress:
     settings = make(recipe.train)
     length = settings.length or recipe.graph.context
-    return Progress(settings.steps, settings.batch * length, quiet=not world.first)
+    return Progress(settings.steps, settings.batch * length, quiet=quiet or not world.first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import os
 import sysconfig
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -25,12 +26,10 @@ class PythonDocs:
     skipped = ("site-packages", "dist-packages", "test", "tests", "idle_test", "__pycache__")
 
     def files(self) -> list[Path]:
-        home = Path(sysconfig.get_path("stdlib"))
-        found = (
-            path
-            for path in home.rglob("*.py")
-            if not set(path.relative_to(home).parts) & set(self.skipped)
-        )
+        home, found = Path(sysconfig.get_path("stdlib")), []
+        for folder, inside, names in os.walk(home):
+            inside[:] = [name for name in inside if name not in self.skipped]
+            found += [Path(folder, name) for name in names if name.endswith(".py")]
         return sorted(found, key=lambda path: path.relative_to(home).as_posix())
 
     def documents(self) -> Iterator[Document]:

@@ -1,0 +1,28 @@
+"""The folder of an ablation: everything that came out, and what it came from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from builder.ablation import tables
+from builder.ablation.outcome import Ablation
+from builder.errors import ResourceError
+from builder.training.runs import ROOT, replace_text
+
+
+def home_of(found: Ablation) -> Path:
+    """The same for the same question, so that it is answered again in its place."""
+    return ROOT / f"{found.base.variant.recipe.name}_ablation_{found.ask.hash}"
+
+
+def write(found: Ablation, folder: Path | None = None) -> Path:
+    """Write the results; ResourceError if the disk does not take them."""
+    home = folder or home_of(found)
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResourceError("cannot-write", f"cannot write {home}: {error.strerror}") from error
+    replace_text(home / "results.jsonl", tables.jsonl(found))
+    replace_text(home / "tables.md", tables.markdown(found))
+    replace_text(home / "tables.tex", tables.latex(found))
+    return home

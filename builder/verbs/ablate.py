@@ -1,0 +1,128 @@
+"""Compare variants of a recipe at equal cost, over seeds, with intervals and verdicts."""
+
+from __future__ import annotations
+
+import re
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from builder.errors import InputError
+from builder.verbs import plugin_argument
+from builder.verbs.eval import whole_numbers
+from builder.verbs.generate import within
+from builder.verbs.train import device_argument
+
+if TYPE_CHECKING:
+    from builder.ablation.outcome import Ask
+
+UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+MATCHES = ("none", "params", "active-params", "flops", "kv-bytes")
+
+
+def configure(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "recipes", nargs="*", metavar="RECIPE", help="the base, then recipes that are rows"
+    )
+    parser.add_argument(
+        "--swap",
+        action="append",
+        default=[],
+        metavar="PATH=V1,V2",
+        help="a path and what stands there in turn; may come more than once",
+    )
+    parser.add_argument("--cross", action="store_true", help="combinations of swaps too")
+    parser.add_argument(
+        "--match", choices=MATCHES, default="none", help="which cost all rows have alike"
+    )
+    parser.add_argument(
+        "--absorb", default="", metavar="DIM", help="the dim that makes it so, such as dims.ff"
+    )
+    parser.add_argument(
+        "--multiple", type=within(int, 1), default=1, metavar="N", help="of which the dim is one"
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=within(float, 0),
+        default=0.01,
+        metavar="SHARE",
+        help="of the base's cost that a row may be off; default: 0.01",
+    )
+    parser.add_argument(
+        "--seeds",
+        type=whole_numbers,
+        default=[],
+        metavar="N[,N]",
+        help="3 by default; 3,9: nine for the rows that three leave inconclusive",
+    )
+    parser.add_argument(
+        "--lr-sweep", type=within(int, 2), default=0, metavar="N", help="rates tried for each row"
+    )
+    parser.add_argument(
+        "--budget", type=seconds, metavar="TIME", help="20m, 2h: it picks how many seeds"
+    )
+    parser.add_argument(
+        "--metric",
+        default="",
+        metavar="NAME",
+        help="loss, bits_per_byte, accuracy, solved, loss@256, 'loss@256 - loss@64'",
+    )
+    parser.add_argument(
+        "--margin",
+        type=within(float, 0),
+        metavar="D",
+        help="the difference that does not matter; default: 0.01 nats",
+    )
+    parser.add_argument(
+        "--lengths", type=whole_numbers, default=[], metavar="N,N", help="measured at these too"
+    )
+    parser.add_argument("--run", type=Path, metavar="DIR", help="where results are written")
+    device_argument(parser)
+    plugin_argument(parser)
+
+
+def seconds(text: str) -> float:
+    """A time from the command line: ``90s``, ``20m``, ``1.5h``."""
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+)([smhd])", text)
+    if match is None:
+        raise ArgumentTypeError(f"{text!r} is no time, such as 20m or 2h")
+    return float(match[1]) * UNITS[match[2]]
+
+
+def run(args: Namespace) -> None:
+    from builder.ablation.experiment import ablate
+    from builder.ablation.folder import write
+    from builder.ablation.tables import summary
+
+    asked = ask(args)
+    found = ablate(asked, args.device)
+    print(summary(found))
+    print(write(found, args.run))
+
+
+def ask(args: Namespace) -> Ask:
+    """What the arguments ask."""
+    from builder.ablation.outcome import Ask
+
+    recipes = tuple(Path(word) for word in args.recipes if "=" not in word)
+    if not recipes:
+        raise InputError(
+            "usage", "there is no recipe to compare", "ablate RECIPE --swap PATH=V1,V2"
+        )
+    return Ask(
+        recipes,
+        tuple(word for word in args.recipes if "=" in word),
+        tuple(args.swap),
+        args.cross,
+        args.match,
+        args.absorb,
+        args.multiple,
+        args.tolerance,
+        tuple(args.seeds),
+        args.lr_sweep,
+        args.budget,
+        args.metric,
+        args.margin,
+        tuple(args.lengths),
+        tuple(args.plugins),
+    )
