@@ -141,7 +141,7 @@ class _Origin:
 
 def load_recipe(
     source: Path | str | MappingType[str, Any],
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str | Assignment] = (),
     plugins: Sequence[Path] = (),
 ) -> Recipe:
     """A recipe from a file, from text (it has a line break), or from the same page as dicts and
@@ -162,7 +162,8 @@ def load_recipe(
         path = find(Path(source))
         origin = _Origin(read_file(path), path.parent, path)
     for override in overrides:
-        origin = origin.and_set(read_assignment(override))
+        assignment = read_assignment(override) if isinstance(override, str) else override
+        origin = origin.and_set(assignment)
     return _recipe(origin, tuple(plugins))
 
 

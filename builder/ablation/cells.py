@@ -65,7 +65,7 @@ class Cell:
     def command(self) -> str:
         """What trains it again, by itself."""
         plugins = [word for path in self.variant.plugins for word in ("--plugin", str(path))]
-        words = ["train", str(self.variant.path), *self.ready.settings, *plugins]
+        words = ["train", str(self.variant.path), *self.ready.words, *plugins]
         return shlex.join(["python", "-m", "builder", *words, "--run", f"runs/{self.key}"])
 
 

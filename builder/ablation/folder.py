@@ -6,6 +6,7 @@ from pathlib import Path
 
 from builder.ablation import tables
 from builder.ablation.outcome import Ablation
+from builder.ablation.report import page
 from builder.errors import ResourceError
 from builder.training.runs import ROOT, replace_text
 
@@ -23,6 +24,7 @@ def write(found: Ablation, folder: Path | None = None) -> Path:
     except OSError as error:
         raise ResourceError("cannot-write", f"cannot write {home}: {error.strerror}") from error
     replace_text(home / "results.jsonl", tables.jsonl(found))
+    replace_text(home / "report.html", page(found))
     replace_text(home / "tables.md", tables.markdown(found))
     replace_text(home / "tables.tex", tables.latex(found))
     return home

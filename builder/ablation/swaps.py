@@ -6,25 +6,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
 from pathlib import Path
+from typing import TypeAlias
 
+from builder.edit import Assignment
 from builder.errors import InputError
 from builder.read import flow, read_value, to_python
 from builder.recipe import Recipe, load_recipe
 
 BASE = "base"
+Setting: TypeAlias = str | Assignment  # ``path=value``, or where it stands in a file
 FILE = ".yaml"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A row: a recipe file with what is set on top of it, as ``path=value``.
+    """A row: a recipe file with what is set on top of it.
 
     ``parts`` names the rows of which it is the combination.
     """
 
     name: str
     path: Path
-    settings: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
     parts: tuple[str, ...] = ()
     plugins: tuple[Path, ...] = ()
     recipe: Recipe = field(init=False, repr=False, compare=False)
@@ -32,10 +35,22 @@ class Variant:
     def __post_init__(self) -> None:
         object.__setattr__(self, "recipe", load_recipe(self.path, self.settings, self.plugins))
 
-    def with_settings(self, *settings: str) -> Variant:
+    def with_settings(self, *settings: Setting) -> Variant:
         """The same row, with more set."""
         every = (*self.settings, *settings)
         return Variant(self.name, self.path, every, self.parts, self.plugins)
+
+    @property
+    def words(self) -> list[str]:
+        """What is set, as ``path=value`` for a command line."""
+        return [
+            setting if isinstance(setting, str) else spelt(setting) for setting in self.settings
+        ]
+
+
+def spelt(setting: Assignment) -> str:
+    """A setting of a file, as it would be written on the command line."""
+    return f"{setting.path}={flow(to_python(setting.value))}"
 
 
 @dataclass(frozen=True)

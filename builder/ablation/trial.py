@@ -31,6 +31,7 @@ class Trial:
     rows: Sequence[Matched]
     looks: tuple[int, ...]
     queue: Queue
+    twins: bool = True  # whether the base is trained against itself too
     records: dict[tuple[str, str], Record] = field(default_factory=dict)  # by use and key
     curves: dict[str, dict[float, float]] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)  # the best, by row
@@ -94,7 +95,7 @@ class Trial:
         for seed in self.seeds(count):
             for row, rate in product((self.base, *rows), (self.shared_rate, self.best_rate)):
                 cells.append(Cell(row, seed, rate(row.name)))
-            twins.append(Cell(self.base, seed + SHIFTED, self.shared_rate(BASE)))
+            twins += [Cell(self.base, seed + SHIFTED, self.shared_rate(BASE))] * self.twins
         self.run(cells, "report")
         self.run(twins, "noise")
 
@@ -180,6 +181,8 @@ class Trial:
 
     def noise(self, count: int) -> Paired | None:
         """The base against itself, each seed against its twin: what chance alone sets apart."""
+        if not self.twins:
+            return None
         rate, value = self.shared_rate(BASE), self.metric.value
         pairs = [
             (

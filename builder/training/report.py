@@ -74,12 +74,17 @@ class Told:
 def page(runs: Sequence[Run]) -> str:
     """The HTML of a report."""
     every = [Told(run) for run in runs]
-    title = shown(", ".join(run.path.name for run in runs))
+    title = ", ".join(run.path.name for run in runs)
     parts = [
         *(head(one) for one in every),
         curves(every),
         *(section for one in every for section in sections(one, len(every) > 1)),
     ]
+    return document(title, parts)
+
+
+def document(title: str, parts: Sequence[str]) -> str:
+    """A page of HTML that needs nothing else."""
     return "\n".join(
         [
             "<!doctype html>",
@@ -87,7 +92,7 @@ def page(runs: Sequence[Run]) -> str:
             "<head>",
             '<meta charset="utf-8">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{title}</title>",
+            f"<title>{shown(title)}</title>",
             f"<style>{STYLE.read_text('utf-8')}</style>",
             "</head>",
             "<body>",

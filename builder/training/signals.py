@@ -17,32 +17,32 @@ class Stop:
     """Which signal has come, if one has."""
 
     asked: signal.Signals | None = None
-    _nothing_to_save = False
+    _at_once = ""  # what a signal is answered with, while there is nothing to save
 
     def error(self, message: str, help: str) -> Stopped:
         assert self.asked is not None
         return Stopped("stopped", f"{self.asked.name}: {message}", help, CODES[self.asked])
 
     @contextmanager
-    def before_anything(self) -> Iterator[None]:
+    def before_anything(self, message: str = "stopped before the first step") -> Iterator[None]:
         """While there is nothing to save, a signal stops at once.  Stopped is raised."""
         try:
-            self._nothing_to_save = True
+            self._at_once = message
             if self.asked:
-                raise self._at_once()
+                raise self._now()
             yield
         finally:
-            self._nothing_to_save = False
+            self._at_once = ""
 
-    def _at_once(self) -> Stopped:
-        return self.error("stopped before the first step", "the same command starts it again")
+    def _now(self) -> Stopped:
+        return self.error(self._at_once, "the same command starts it again")
 
     def note(self, number: int, frame: FrameType | None) -> None:
         """What comes of a signal; after the first, Ctrl-C ends the process wherever it is."""
         self.asked = signal.Signals(number)
         signal.signal(signal.SIGINT, signal.SIG_DFL)
-        if self._nothing_to_save:
-            raise self._at_once()
+        if self._at_once:
+            raise self._now()
 
 
 @contextmanager

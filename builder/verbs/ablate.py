@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.errors import InputError
+from builder.errors import InputError, Stopped
+from builder.training.signals import stopping
 from builder.verbs import plugin_argument
 from builder.verbs.eval import whole_numbers
 from builder.verbs.generate import within
@@ -76,6 +80,20 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--lengths", type=whole_numbers, default=[], metavar="N,N", help="measured at these too"
     )
+    parser.add_argument(
+        "--claims",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a page of claims to try instead; exits 1 unless all are reproduced",
+    )
+    parser.add_argument(
+        "--jobs", type=within(int, 1), default=1, metavar="N", help="processes that share the cells"
+    )
+    parser.add_argument(
+        "--launch", choices=["torchrun", "slurm"], help="print a job script of this command instead"
+    )
     parser.add_argument("--run", type=Path, metavar="DIR", help="where results are written")
     device_argument(parser)
     plugin_argument(parser)
@@ -89,15 +107,71 @@ def seconds(text: str) -> float:
     return float(match[1]) * UNITS[match[2]]
 
 
-def run(args: Namespace) -> None:
+def run(args: Namespace) -> int:
+    from builder.ablation.crew import helped, out_of_group, script
+
+    words = sys.argv[1:]
+    if args.launch is not None:
+        print(script(args.launch, launched(words), "ablation"), end="")
+        return 0
+    with stopping() as stop, stop.before_anything("stopped between two cells"), told_to_go_on():
+        speaks, args.device = out_of_group(args.device)
+        with helped(args.jobs, words):
+            return (try_claims if args.claims else compare)(args, speaks)
+
+
+@contextmanager
+def told_to_go_on() -> Iterator[None]:
+    """Who is stopped may go on: by the same command, and not by resuming a cell."""
+    try:
+        yield
+    except Stopped as stopped:
+        help = "the same command goes on from there"
+        raise Stopped(stopped.code, stopped.message, help, stopped.exit_code) from None
+
+
+def launched(words: list[str]) -> list[str]:
+    """The command without what asks for a script of it."""
+    rest = iter(words)
+    return [word for word in rest if not (word.startswith("--launch") and asked_apart(word, rest))]
+
+
+def asked_apart(word: str, rest: Iterator[str]) -> bool:
+    """True, the value of an option behind it when it has none itself."""
+    if "=" not in word:
+        next(rest, None)
+    return True
+
+
+def compare(args: Namespace, speaks: bool) -> int:
+    """The rows, their tables, and where they are written."""
     from builder.ablation.experiment import ablate
     from builder.ablation.folder import write
     from builder.ablation.tables import summary
 
-    asked = ask(args)
-    found = ablate(asked, args.device)
-    print(summary(found))
-    print(write(found, args.run))
+    found = ablate(ask(args), args.device)
+    if speaks:
+        print(summary(found))
+        print(write(found, args.run))
+    return 0
+
+
+def try_claims(args: Namespace, speaks: bool) -> int:
+    """Every claim of every page: each is told when it is judged."""
+    from builder.ablation.claims import read_claims
+    from builder.ablation.judge import judge
+
+    claims = [claim for path in args.claims for claim in read_claims(path)]
+    words = []
+    for claim in claims:
+        judgement = judge(claim, args.device)
+        words.append(judgement.word)
+        if speaks:
+            print(judgement, flush=True)
+    counts = {word: words.count(word) for word in dict.fromkeys(words)}
+    if speaks:
+        print(", ".join(f"{count} {word}" for word, count in counts.items()))
+    return 0 if set(words) <= {"reproduced"} else 1
 
 
 def ask(args: Namespace) -> Ask:
