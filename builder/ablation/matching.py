@@ -166,7 +166,8 @@ def bracket(
         high = lattice.above(high + step)
     while low is not None and cost(low) > goal:
         high, step = low, 2 * step
-        low = lattice.at_most(low - step) if low > step else None
+        lower = lattice.at_most(low - step) or lattice.above(0)
+        low = lower if lower is not None and lower < high else None
     for turn in count_from(0):
         if low is None or high is None:
             break
