@@ -41,10 +41,6 @@ def rehearse(variant: Variant, lengths: Sequence[int] = (), device: str | None =
     with joined(device) as world:
         prepared = prepare(recipe, lambda text: None, world=world)
         training, context = prepared.training, recipe.graph.context
-        ids = torch.arange(min(context, CHECKED), device=world.device)[None] % recipe.graph.vocab
-        if not is_causal(training.model, ids):
-            message = f"{variant.name!r} is not causal: a token's logits read a later one"
-            raise InputError("not-causal", message, f"python -m builder check {variant.path}")
         check_lengths(lengths, context, training.model.limit, past=True)
         batch, times = first_batch(prepared), []
         for index in range(min(STEPS, training.settings.steps)):
@@ -54,6 +50,10 @@ def rehearse(variant: Variant, lengths: Sequence[int] = (), device: str | None =
             if index == 0 and not step.finite:
                 message = f"{variant.name!r}: loss {step.loss}, gradient norm {step.norm} at once"
                 raise NumbersError("not-finite", message, "try another train.init or train.lr")
+        ids = torch.arange(min(context, CHECKED), device=world.device)[None] % recipe.graph.vocab
+        if not is_causal(training.model, ids):
+            message = f"{variant.name!r} is not causal: a token's logits read a later one"
+            raise InputError("not-causal", message, f"python -m builder check {variant.path}")
     each = min(times)
     exam = next(iter(prepared.texts.validated.values()), None)
     held = exam.count * exam.length if isinstance(exam, Answers) else 0

@@ -100,7 +100,7 @@ class Trial:
         self.run(twins, "noise")
 
     def run(self, cells: Iterable[Cell], use: str) -> None:
-        unique = {cell.key: cell for cell in cells}
+        unique = {cell.key: cell for cell in cells if (use, cell.key) not in self.records}
         for key, result in self.queue.run(unique.values()).items():
             self.records[use, key] = Record(unique[key], use, result)
 
