@@ -14,12 +14,13 @@ from builder.errors import InputError, NumbersError
 from builder.training.evaluate import check_lengths
 from builder.training.exam import Text
 from builder.training.loop import first_batch
-from builder.training.prepare import prepare
+from builder.training.prepare import Texts, prepare
 from builder.training.samples import Answers
 from builder.training.step import take_step
 from builder.training.world import joined
 
 STEPS = 3  # the first of which warms up
+FEWEST = 8  # tokens that are held out: halves, of which the first of each is not predicted
 CHECKED = 32  # tokens, at which a row is asked whether it is causal
 EVALUATED = 1 / 3  # of what a step takes, that a forward does
 
@@ -54,10 +55,18 @@ def rehearse(variant: Variant, lengths: Sequence[int] = (), device: str | None =
         if not is_causal(training.model, ids):
             message = f"{variant.name!r} is not causal: a token's logits read a later one"
             raise InputError("not-causal", message, f"python -m builder check {variant.path}")
-    each = min(times)
-    exam = next(iter(prepared.texts.validated.values()), None)
-    held = exam.count * exam.length if isinstance(exam, Answers) else 0
-    held = len(exam.tokens) if isinstance(exam, Text) else held
+    each, held = min(times), held_tokens(prepared.texts)
+    if held < FEWEST:
+        message = f"{held} tokens are held out to measure {variant.name!r} on"
+        raise InputError("nothing-to-measure", message, "train.eval_tokens=32768, or more text")
     forward = EVALUATED * each * held / batch.ids.numel()
     asked = 2 + 4 * len(lengths)  # the run's own, both halves, and quarters of windows
     return Rehearsal(each, each * training.settings.steps + forward * asked)
+
+
+def held_tokens(texts: Texts) -> int:
+    """How many tokens a cell is measured on."""
+    exam = next(iter(texts.validated.values()), None)
+    if isinstance(exam, Answers):
+        return exam.count * exam.length
+    return len(exam.tokens) if isinstance(exam, Text) else 0

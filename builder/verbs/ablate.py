@@ -153,7 +153,7 @@ def compare(args: Namespace, speaks: bool) -> int:
     if speaks:
         print(summary(found))
         print(write(found, args.run))
-    return 0
+    return 1 if any(record.result.status == "failed" for record in found.records) else 0
 
 
 def try_claims(args: Namespace, speaks: bool) -> int:
