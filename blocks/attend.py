@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from blocks.mask import Visibility
 
 # Places (..., q, 1) and (..., 1, k) of a call -> (heads, ..., q, k).
 Bias = Callable[[Tensor, Tensor, Call], Tensor]
+
+WATCHERS: list[
+    Callable[[Tensor], None]
+] = []  # given every weight, (B, heads, T, S), if there are any
 
 
 def attend(
@@ -37,6 +42,8 @@ def attend(
     at key ``S - T + t``.  Gives ``(B, heads, T, value_dim)``.  No mask tensor is made where causal
     order suffices, and a window's cost is ``O(T * window)``.
     """
+    if WATCHERS:
+        _tell(q, k, call, mask, scale=scale, bias=bias, softcap=softcap, sinks=sinks)
     weigh = partial(_weigh, scale=scale, softcap=softcap, sinks=sinks, dropout=dropout)
     length, span = q.shape[2], mask.span
     if span is not None:  # a cache may keep more, for others that read it
@@ -55,6 +62,19 @@ def attend(
     seen = call.once((mask, length, total), lambda: _seen(call, mask, i, j))
     seen = seen[:, None] if rows else seen  # (B, 1, T, S) or (T, S)
     return weigh(q, k, v, seen, _added(call, bias, i, j))
+
+
+def _tell(q: Tensor, k: Tensor, *given: Any, **options: Any) -> None:
+    """The weights are what attention gives where each key's value is its own place."""
+    watchers = WATCHERS.copy()
+    WATCHERS.clear()
+    try:
+        places = torch.eye(k.shape[2], dtype=k.dtype, device=k.device)
+        weights = attend(q, k, places.expand(*k.shape[:2], -1, -1), *given, **options)
+        for watcher in watchers:
+            watcher(weights)
+    finally:
+        WATCHERS.extend(watchers)
 
 
 def _seen(call: Call, mask: Visibility, i: Tensor, j: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from builder import generate as generation
 from builder import initial
 from builder.assemble import Assembler, count_adds
 from builder.construct import import_plugins, make
-from builder.graph import Filler, leaves
+from builder.graph import Filler, Layer, leaves
 from builder.loss import IGNORED, summed, summed_in_chunks, where_chunks_begin
 from builder.recipe import Recipe
 
@@ -117,6 +117,17 @@ class Model(nn.Module):
         call = self._call(ids, 0, documents, padding)
         logits = self._logits(call, None)
         return logits, _mean(summed(logits, labels, z_loss), labels, call)
+
+    def read_out(self, x: Tensor) -> Tensor:
+        """The logits that all behind the last layer makes of a stream, ``(B, T, dim)`` to ``(B, T,
+        vocab)``: of an earlier layer's the logit lens (nostalgebraist 2020).  KeyError if something
+        there reads what a label names.
+        """
+        items = self.recipe.graph.items
+        last = max((n for n, item in enumerate(items) if isinstance(item, Layer)), default=-1)
+        ids = torch.zeros(x.shape[:2], dtype=torch.long, device=x.device)
+        logits: Tensor = self._run.split(last + 1)[1](x, self._call(ids, 0, None, None), None)
+        return logits
 
     def new_cache(self, batch_size: int) -> Cache:
         """An empty memory for ``batch_size`` rows."""

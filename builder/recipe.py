@@ -104,6 +104,12 @@ class Recipe:
         shown = repr(without_defaults(self.graph, load_index(self.plugins)))
         return hashlib.sha256(shown.encode()).hexdigest()[:12]
 
+    def _repr_html_(self) -> str:
+        """Its diagram, for a notebook."""
+        from builder.drawing.svg import inline
+
+        return inline(self)
+
     def set(self, path: str, value: object) -> Recipe:
         """The recipe with one value changed; its text is ``extends`` and ``set``.  RecipeError as
         for a file.

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from math import hypot
+from typing import TYPE_CHECKING
 from xml.sax.saxutils import escape
 
 from builder.drawing.layout import LINE, SMALL, WORD, Box, Picture, Point, Wire, picture
-from builder.drawing.view import View
+from builder.drawing.view import View, view
 from builder.spell import spell_all
+
+if TYPE_CHECKING:
+    from builder.recipe import Recipe
 
 FONTS = "Helvetica, Arial, 'Liberation Sans', 'DejaVu Sans', sans-serif"
 INK, FAINT = "#222222", "#777777"
@@ -46,6 +50,11 @@ def svg(view: View) -> str:
         "</svg>",
     ]
     return "\n".join(lines) + "\n"
+
+
+def inline(recipe: Recipe) -> str:
+    """A recipe's diagram as an element of a page."""
+    return svg(view(recipe)).partition("?>")[2]
 
 
 def shown(text: str) -> str:

@@ -12,8 +12,7 @@ from typing import Any
 
 from builder.construct import make
 from builder.drawing.chart import Line, chart
-from builder.drawing.svg import shown, svg
-from builder.drawing.view import view
+from builder.drawing.svg import inline, shown
 from builder.measure import Costs, measure
 from builder.training.memory import told
 from builder.training.progress import duration
@@ -220,8 +219,7 @@ def recipe(one: Told) -> str:
     """The page as it was given, whole below it, and the diagram."""
     given = one.run.path / "recipe.yaml"
     text = given.read_text(encoding="utf-8") if given.exists() else ""
-    drawn = svg(view(one.run.recipe)).partition("?>")[2]
-    diagram = f'<div class="diagram">{drawn}</div>'
+    diagram = f'<div class="diagram">{inline(one.run.recipe)}</div>'
     return (
         f'<div class="recipe"><pre>{shown_lines(text)}</pre>{diagram}</div>'
         f"<details{' open' * ('extends:' in text)}><summary>every default written out</summary>"
