@@ -11,7 +11,7 @@ export TRANSFORMERS_SOURCE ?= $(CURDIR)/build/source/transformers-5.24.0
 export LLAMA_CPP_SOURCE ?= $(CURDIR)/build/source/llama_cpp_python-0.3.36/vendor/llama.cpp
 SAMPLE ?= 200
 
-.PHONY: help train check test prove zoo families ecosystem mutate examples fix clean
+.PHONY: help train check test prove claims zoo families ecosystem mutate examples fix clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ prove: $(INSTALLED)  ## 50,000 recipes, a third of the laws each, as many faulty
 	HYPOTHESIS_PROFILE=prove RECIPES=$(RECIPES) EVERY=$(EVERY) COMPILED=$(COMPILED) \
 	  $(BIN)/pytest -q -n 2 tests/test_laws.py tests/test_routes.py tests/test_fuzz.py
 	OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability $(RESUMES)
+
+claims: $(INSTALLED)  ## try every published claim that ships; what it finds is in docs/ablations.md
+	$(BIN)/python -m builder ablate $(foreach page,$(wildcard recipes/claims/*.yaml),--claims $(page)) --jobs 2
 
 zoo: $(INSTALLED)  ## put each bug that the field has shipped into the code: which law sees it
 	$(BIN)/python -m tests.zoo $(BUGS)

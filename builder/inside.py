@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -33,11 +33,11 @@ class Inside:
     token that reads; where layers share weights, those of the last.
     """
 
-    model: Model
-    ids: Tensor
+    model: Model = field(repr=False)
+    ids: Tensor = field(repr=False)
     words: tuple[str, ...]
-    streams: tuple[Tensor, ...]
-    attention: Mapping[str, Tensor]
+    streams: tuple[Tensor, ...] = field(repr=False)
+    attention: Mapping[str, Tensor] = field(repr=False)
 
     def norms(self) -> Tensor:
         """How long the residual stream is at each depth and token: ``(layers + 1, T)``."""

@@ -32,6 +32,7 @@ from builder.errors import (
     show,
 )
 from builder.read import read_file
+from tests.shipped import RECIPES
 
 ROOT = Path(__file__).resolve().parent.parent
 FAULTS = sorted(path.relative_to(ROOT) for path in ROOT.glob("tests/faults/*.yaml"))
@@ -347,7 +348,7 @@ def warned(*model, **dims):
     return [w.code for w in load_recipe(page).warnings if w.code not in ("unread-dim",)]
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("recipes/**/*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_no_recipe_of_ours_is_warned_of(path):
     assert not load_recipe(path).warnings
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from builder.ablation.matching import COSTS, cost_of, matched, quick_cost
+from builder.ablation.matching import cost_of, matched, quick_cost
+from builder.ablation.named import MATCHES
 from builder.ablation.swaps import variants
 from builder.errors import InputError, RecipeError
 from builder.measure import count, measure
@@ -77,7 +78,7 @@ def test_widths_stay_on_the_lattice_that_heads_and_rope_leave(path):
     assert found.absorbed % 4 == 0 and found.absorbed < 16
 
 
-@pytest.mark.parametrize("match", COSTS)
+@pytest.mark.parametrize("match", MATCHES)
 def test_what_costs_the_same_is_left_alone(path, match):
     base, row = variants([path], (), ["blocks.decoder.attention.position=alibi"])
     found = matched(row, measure(base.recipe), match, "dims.ff")
@@ -114,5 +115,5 @@ def test_parameters_are_counted_alike_slowly_and_quickly(name):
     recipe = load_recipe(Path(f"recipes/{name}.yaml"))
     costs = measure(recipe, training=False)
     assert count(recipe) == (costs.parameters, costs.active_parameters)
-    for match in COSTS[1:]:
+    for match in MATCHES[1:]:
         assert quick_cost(recipe, match) == cost_of(costs, match)

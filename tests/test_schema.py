@@ -28,9 +28,9 @@ from builder.schema import EXPRESSIONS, HOVER, recipe_schema
 from builder.verbs.schema import schema_text
 from tests.commands import python
 from tests.language_server import LanguageServer
+from tests.shipped import RECIPES
 
 ROOT = Path(__file__).parent.parent
-RECIPES = sorted(ROOT.glob("recipes/**/*.yaml"))
 FAULTS = sorted((ROOT / "tests/faults").glob("*.yaml"))
 
 # What the checker alone can refuse, by code; where the schema mostly can too, the message besides.

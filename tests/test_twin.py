@@ -24,9 +24,8 @@ from builder.laws.twin import (
     twin,
     with_layers,
 )
-from tests.commands import ROOT
+from tests.shipped import RECIPES
 
-ALL = sorted(ROOT.glob("recipes/**/*.yaml"))
 HEAD = {"dim": 256, "heads": 8, "ff": 512, "vocab": 4096, "context": 2048}
 
 
@@ -86,7 +85,7 @@ def test_twin_of_a_drawn_recipe_stands_for_all_of_it(recipe):
     assert_stands_for_all(recipe)
 
 
-@pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_twin_of_a_recipe_of_any_size_stands_for_all_of_it_and_is_small(path):
     recipe = load_recipe(path)
     small = assert_stands_for_all(recipe)

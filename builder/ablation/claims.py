@@ -18,17 +18,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from builder.ablation.named import COUNTED, MATCHES, VERDICTS
 from builder.edit import Assignment
 from builder.errors import Finding, Mark, RecipeError
 from builder.expressions import ExpressionError, evaluate, parse
 from builder.index import nearest
 from builder.read import Mapping, Scalar, Sequence, Value, read_file
+from builder.recipe import find
 
 DIRECTIONS = ("lower", "higher", "equal")
 SHARES = ("all", "none")  # of the seeds, that solve a task
-VERDICTS = ("better", "worse", "equivalent", "inconclusive")
 RATES = ("shared", "best", "change")
-MATCHES = ("none", "params", "active-params", "flops", "kv-bytes")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,11 @@ class Claim:
 
 
 def read_claims(path: Path) -> list[Claim]:
-    """The claims of a page.  RecipeError carries every finding, at its place."""
+    """The claims of a page; one that is not here is looked for beside the installed package.
+
+    RecipeError carries every finding, at its place.
+    """
+    path = find(path)
     page = read_file(path)
     reader = _Reader(path.parent)
     claims = list(reader.page(page))
@@ -120,9 +124,9 @@ class _Reader:
         counted = not isinstance(claim.expect, str)
         faults = {
             "a number is expected of what is counted, such as reach": counted
-            and claim.metric not in STRUCTURAL,
+            and claim.metric not in COUNTED,
             f"{claim.metric} is counted, and expects a number": not counted
-            and claim.metric in STRUCTURAL,
+            and claim.metric in COUNTED,
             "all or none of the seeds solve a task, so the metric is solved": claim.expect in SHARES
             and not claim.metric.startswith("solved"),
             "rates are tuned by an lr_sweep": claim.rate != "shared" and not claim.lr_sweep,
@@ -228,14 +232,6 @@ def one_of(choices: tuple[str, ...]) -> Read:
 
 
 Read = Callable[[Value], Any]
-STRUCTURAL = (
-    "reach",
-    "parameters",
-    "active_parameters",
-    "flops_per_token",
-    "cache_bytes",
-    "cache_bytes_per_token",
-)
 COMMON: dict[str, Read] = {  # of the page, for all its claims, or of one
     "source": text,
     "set": settings,

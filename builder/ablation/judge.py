@@ -10,9 +10,10 @@ from builder.ablation.cells import Cell, Result
 from builder.ablation.claims import SHARES, Claim
 from builder.ablation.matching import Matched, matched
 from builder.ablation.metrics import Metric, metric_of
+from builder.ablation.named import COUNTED
 from builder.ablation.outcome import Ask, Record
 from builder.ablation.queue import Queue
-from builder.ablation.structure import STRUCTURAL, structural
+from builder.ablation.structure import counted
 from builder.ablation.swaps import BASE, Variant
 from builder.ablation.trial import Trial
 from builder.ablation.verdicts import Verdict, told, verdicts
@@ -39,8 +40,8 @@ class Judgement:
 def judge(claim: Claim, device: str | None = None, tell: Callable[[str], None] = say) -> Judgement:
     """Count, or train, what the claim is about."""
     sides = side(claim, claim.variant), side(claim, claim.against)
-    if claim.metric in STRUCTURAL:
-        return counted(claim, sides[0])
+    if claim.metric in COUNTED:
+        return by_count(claim, sides[0])
     metric = metric_of(claim.metric, [one.recipe for one in sides], claim.smallest)
     trial = trial_of(claim, metric, sides, device, tell)
     if claim.expect in SHARES:
@@ -73,9 +74,9 @@ def trial_of(
     return Trial(ask, metric, rows, (claim.seeds,), queue, twins=False)
 
 
-def counted(claim: Claim, variant: Variant) -> Judgement:
+def by_count(claim: Claim, variant: Variant) -> Judgement:
     """What is counted needs no training."""
-    value = structural(variant.recipe, claim.metric)
+    value = counted(variant.recipe, claim.metric)
     word: Outcome = "reproduced" if value == claim.expect else "contradicted"
     return Judgement(claim, word, f"{claim.metric} {shown(value)}, expected {shown(claim.expect)}")
 

@@ -6,15 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import count as count_from
-from typing import Literal, TypeAlias, get_args
 
 from builder.ablation.swaps import Variant
 from builder.errors import InputError, RecipeError
 from builder.measure import Costs, count, measure
 from builder.recipe import Recipe
 
-Cost: TypeAlias = Literal["none", "params", "active-params", "flops", "kv-bytes"]
-COSTS: tuple[str, ...] = get_args(Cost)
 TOLERANCE = 0.01  # of the base's cost
 LARGEST = 1 << 20  # that an absorbing dim may become
 NEAR = 512  # numbers that are tried for the next one that the recipe takes

@@ -102,7 +102,7 @@ class Row:
         return mean(self.shared.differences) * mean(self.best.differences) < 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Ablation:
     """What came out.  ``curves`` are, by row, the losses by which rates were chosen."""
 
@@ -115,6 +115,11 @@ class Ablation:
     records: tuple[Record, ...]
     seeds: tuple[int, ...]
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        from builder.ablation.tables import EFFECTS, effects, plain
+
+        return plain(EFFECTS, effects(self))
 
     def _repr_html_(self) -> str:
         from builder.ablation.tables import html

@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from builder.graph import leaves
-from builder.measure import Costs, measure
+from builder.measure import measure
 from builder.model import Model, build
 from builder.recipe import Recipe
 
-STRUCTURAL: dict[str, Callable[[Recipe, Costs], float | None]] = {
-    "reach": lambda recipe, costs: reach(recipe),
-    "parameters": lambda recipe, costs: costs.parameters,
-    "active_parameters": lambda recipe, costs: costs.active_parameters,
-    "flops_per_token": lambda recipe, costs: costs.per_token(costs.prefill),
-    "cache_bytes": lambda recipe, costs: costs.cache_bytes,
-    "cache_bytes_per_token": lambda recipe, costs: costs.cache_bytes_per_token,
-}
 
-
-def structural(recipe: Recipe, name: str) -> float | None:
-    """One of these numbers; None if it cannot be counted."""
-    return STRUCTURAL[name](recipe, measure(recipe, training=False))
+def counted(recipe: Recipe, name: str) -> float | None:
+    """One of the numbers that a model has untrained; None if it cannot be counted."""
+    if name == "reach":
+        return reach(recipe)
+    costs = measure(recipe, training=False)
+    if name == "flops_per_token":
+        return costs.per_token(costs.prefill)
+    found: int | None = getattr(costs, name)
+    return found
 
 
 def reach(recipe: Recipe) -> int:

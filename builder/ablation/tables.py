@@ -69,6 +69,7 @@ def effects(found: Ablation) -> list[list[str]]:
 
 
 def effect(one: Comparison) -> list[str]:
+    """What a comparison came to, but for its row's name."""
     said = one.verdict
     if said is None:
         return ["failed", "", "", "", str(len(one.seeds)), rates(one)]
@@ -100,6 +101,7 @@ def costs(found: Ablation) -> list[list[str]]:
 
 
 def cost(found: Ablation, row: Matched) -> list[str]:
+    """What a row costs; its seconds are those of the middle one of its cells."""
     one, train = row.costs, row.variant.recipe.train
     seconds = [
         record.result.seconds
@@ -188,6 +190,7 @@ def jsonl(found: Ablation) -> str:
 
 
 def line(record: Record) -> dict[str, object]:
+    """A cell with all its numbers, and how it is trained again."""
     cell, result = record.cell, record.result
     return {
         "row": record.name,

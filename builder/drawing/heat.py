@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from builder.drawing.svg import shown
 
@@ -16,8 +16,8 @@ class Heat:
     """Weights of each head, a row for each token that reads and a column for each that is read."""
 
     title: str
-    words: Sequence[str]
-    heads: Sequence[Sequence[Sequence[float]]]
+    words: Sequence[str] = field(repr=False)
+    heads: Sequence[Sequence[Sequence[float]]] = field(repr=False)
 
     def _repr_html_(self) -> str:
         """The picture, for a notebook."""

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.ablation.named import MATCHES
 from builder.errors import InputError, Stopped
 from builder.training.signals import stopping
 from builder.verbs import plugin_argument
@@ -21,13 +22,35 @@ if TYPE_CHECKING:
     from builder.ablation.outcome import Ask
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-MATCHES = ("none", "params", "active-params", "flops", "kv-bytes")
 
 
 def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "recipes", nargs="*", metavar="RECIPE", help="the base, then recipes that are rows"
     )
+    what_is_compared(parser)
+    how_much(parser)
+    parser.add_argument(
+        "--claims",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="a page of claims to try instead; exits 1 unless all are reproduced",
+    )
+    parser.add_argument(
+        "--jobs", type=within(int, 1), default=1, metavar="N", help="processes that share the cells"
+    )
+    parser.add_argument(
+        "--launch", choices=["torchrun", "slurm"], help="print a job script of this command instead"
+    )
+    parser.add_argument("--run", type=Path, metavar="DIR", help="where results are written")
+    device_argument(parser)
+    plugin_argument(parser)
+
+
+def what_is_compared(parser: ArgumentParser) -> None:
+    """Rows, and how they are made to cost the same."""
     parser.add_argument(
         "--swap",
         action="append",
@@ -52,6 +75,10 @@ def configure(parser: ArgumentParser) -> None:
         metavar="SHARE",
         help="of the base's cost that a row may be off; default: 0.01",
     )
+
+
+def how_much(parser: ArgumentParser) -> None:
+    """Seeds, rates, time, and by what number rows are judged."""
     parser.add_argument(
         "--seeds",
         type=whole_numbers,
@@ -80,23 +107,6 @@ def configure(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--lengths", type=whole_numbers, default=[], metavar="N,N", help="measured at these too"
     )
-    parser.add_argument(
-        "--claims",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FILE",
-        help="a page of claims to try instead; exits 1 unless all are reproduced",
-    )
-    parser.add_argument(
-        "--jobs", type=within(int, 1), default=1, metavar="N", help="processes that share the cells"
-    )
-    parser.add_argument(
-        "--launch", choices=["torchrun", "slurm"], help="print a job script of this command instead"
-    )
-    parser.add_argument("--run", type=Path, metavar="DIR", help="where results are written")
-    device_argument(parser)
-    plugin_argument(parser)
 
 
 def seconds(text: str) -> float:
