@@ -40,9 +40,10 @@ def shown(tmp_path_factory):
 
 
 def test_every_cell_runs_and_the_model_has_learnt(shown):
-    found, names = shown
+    found, _ = shown
     assert len(found) == len(cells()) >= 10
-    assert names["evaluate"](names["run"])["validation"].accuracy > 0.95
+    accuracy = next(value for value in found if isinstance(value, float))
+    assert accuracy > 0.95
 
 
 def test_the_map_shows_what_the_text_says_it_does(shown):
