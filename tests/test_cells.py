@@ -17,7 +17,7 @@ import torch
 
 from builder import build
 from builder.ablation import cells, queue
-from builder.ablation.cells import SOLVED, Cell, code_version, data_digest
+from builder.ablation.cells import SOLVED, Cell, code_version, digest_once
 from builder.ablation.queue import ATTEMPTS, Queue, place
 from builder.ablation.swaps import Variant, variants
 from builder.errors import NumbersError, Stopped
@@ -33,7 +33,7 @@ from tests.tiny_runs import in_child, kill, remembered
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    data_digest.cache_clear()
+    digest_once.cache_clear()
     return settled(tmp_path)
 
 
@@ -63,7 +63,7 @@ def test_a_key_is_of_recipe_data_seed_rate_and_code(path):
     same = [Cell(Variant("x", path), 0, 0.01), cell_of(path, "dims.ff=32"), cell_of(path, "name=b")]
     assert {one.key for one in same} == {first.key}
     Path("text.txt").write_text("other words " * 500)
-    data_digest.cache_clear()
+    digest_once.cache_clear()
     assert cell_of(path).key != first.key
 
 

@@ -359,3 +359,36 @@ def test_windows_of_a_text_predict_each_token_once():
     exam = Text(corpus(50, 8).train, 0, 8)
     labels = [t for part in exam.parts(3) for t in part().labels.flatten().tolist()]
     assert labels == list(range(1, 50))
+
+
+# Of one's own
+
+PLUGIN = '''
+import numpy as np
+
+from blocks.registry import register
+from builder.probes.probe import Dice, Probe
+
+
+@register("parity", kind="probe")
+class Parity(Probe):
+    """Zeros and ones, and at the end whether the ones are even."""
+
+    def __init__(self, vocab: int) -> None:
+        self.vocab = vocab
+        self.chance, self.least = 0.5, 2
+
+    def rows(self, dice: Dice, length: int):
+        tokens = dice.below(2, length + 1)
+        tokens[:, -1] = tokens[:, :-1].sum(1) % 2
+        asked = np.zeros(tokens.shape, bool)
+        asked[:, -1] = True
+        return tokens, asked
+'''
+
+
+def test_a_plug_in_s_task_is_trained_on_like_ours(home):
+    Path("parity.py").write_text(PLUGIN)
+    page = page_of("mqar", steps=3) | {"data": "parity"}
+    run = train(load_recipe(page, plugins=[Path("parity.py").resolve()]), Path("runs/a"))
+    assert 0.2 < run.last("validation")["accuracy"] < 0.8

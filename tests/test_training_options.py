@@ -50,7 +50,14 @@ PAGE = {
 }
 TRAIN = {"steps": 8, "batch": 3, "lr": 0.01, "log_every": 1, "eval_every": 3}
 TRAIN |= {"checkpoint_every": 3, "sample_tokens": 4}
-WRITTEN = {"text": {"path": "records.jsonl"}}  # what an entry's other options need to be seen
+WRITTEN = {
+    "text": {"path": "records.jsonl"},
+    "mqar": {"pairs": 2},
+    "icr": {"keys": 2},
+    "selective_copy": {"marked": 2},
+    "distance_recall": {"distance": 3},
+    "lookup": {"pairs": 3},
+}  # what an entry's other options need to be seen
 
 
 @dataclass(frozen=True)
@@ -145,6 +152,9 @@ def page_of(entry, options, settings):
     """A page that trains with these options of a word."""
     settings, written = {**TRAIN, **settings}, {**WRITTEN.get(entry.word, {}), **options}
     match entry.kind:
+        case "probe":  # a task, whose tokens need no tokenizer
+            page = {name: part for name, part in PAGE.items() if name != "tokenizer"}
+            return page | {"train": settings, "data": {entry.word: written}}
         case "section":
             return PAGE | {"train": settings | options}
         case "data" | "tokenizer":

@@ -15,9 +15,10 @@ from typing import Any
 import torch
 
 from builder.ablation.swaps import Variant
-from builder.construct import make
+from builder.construct import import_plugins, make
 from builder.graph import Filler
 from builder.index import HOMES, ROOT
+from builder.recipe import Recipe
 from builder.tokenizers import Tokenizer
 from builder.training.corpus import count_bytes
 from builder.training.data import digest
@@ -52,7 +53,7 @@ class Cell:
         """Of all that decides what comes out: recipe, data, seed, rate, and the code."""
         recipe = self.ready.recipe
         beside = (recipe.tokenizer, recipe.train)
-        known = [recipe.hash, repr(beside), data_digest(recipe.data), code_version()]
+        known = [recipe.hash, repr(beside), data_digest(recipe), code_version()]
         known += [file_digest(path) for path in recipe.plugins]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
@@ -68,10 +69,15 @@ class Cell:
         return shlex.join(["python", "-m", "builder", *words, "--run", f"runs/{self.key}"])
 
 
-@cache
-def data_digest(data: Filler | None) -> str:
+def data_digest(recipe: Recipe) -> str:
     """Of the texts that a recipe reads."""
-    return "" if data is None else digest(make(data))
+    import_plugins(recipe.plugins)
+    return "" if recipe.data is None else digest_once(recipe.data)
+
+
+@cache  # texts stay as they are while an ablation lasts
+def digest_once(data: Filler) -> str:
+    return digest(make(data))
 
 
 @cache

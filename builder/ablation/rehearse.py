@@ -10,6 +10,7 @@ import torch
 
 from builder.ablation.structure import is_causal
 from builder.ablation.swaps import Variant
+from builder.construct import import_plugins
 from builder.errors import InputError, NumbersError
 from builder.training.evaluate import check_lengths
 from builder.training.exam import Text
@@ -39,6 +40,7 @@ def rehearse(variant: Variant, lengths: Sequence[int] = (), device: str | None =
     InputError, NumbersError or RecipeError as training it would raise, with the row's name.
     """
     recipe = variant.recipe
+    import_plugins(recipe.plugins)
     with joined(device) as world:
         prepared = prepare(recipe, lambda text: None, world=world)
         training, context = prepared.training, recipe.graph.context

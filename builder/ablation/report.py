@@ -222,5 +222,5 @@ def surroundings(found: Ablation) -> dict[str, object]:
     """What the cells are known by."""
     rows: list[Matched] = [found.base, *(row.matched for row in found.rows)]
     hashes = {f"recipe of {row.variant.name}": row.variant.recipe.hash for row in rows}
-    data = data_digest(found.base.variant.recipe.data)
+    data = data_digest(found.base.variant.recipe)
     return {**hashes, "data": data[:16], "code": code_version()[:16], "ask": found.ask.hash}

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from builder.construct import make
+from builder.construct import import_plugins, make
 from builder.devices import pick_device, use_physical_cores
 from builder.errors import InputError
 from builder.graph import Filler
@@ -35,6 +35,7 @@ def measure(
     its context and ``past_context`` is not said.
     """
     use_physical_cores()
+    import_plugins(run.recipe.plugins)
     settings = make(run.recipe.train)
     exams = held_out(run) if data is None else {data: whole(run, data)}
     for name, exam in exams.items():

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from builder.construct import make
+from builder.construct import import_plugins, make
 from builder.errors import InputError, NumbersError
 from builder.training import checkpoints
 from builder.training.corpus import Batch
@@ -47,6 +47,7 @@ def train(
         raise InputError(
             "run-exists", f"{path} exists already", "give another name, or 'resume' it"
         )
+    import_plugins(recipe.plugins)
     with stopping() as stop, joined(device, shard) as world:
         progress = progress_of(recipe, world, quiet)
         with stop.before_anything():
@@ -86,6 +87,7 @@ def resume(run: Run, device: str | None = None, shard: bool = False, quiet: bool
     """Go on from the last good checkpoint, or from the beginning, as if nothing had happened."""
     with stopping() as stop, joined(device, shard) as world, run.locked(world):
         recipe, tokenizer = run.recipe, run.tokenizer
+        import_plugins(recipe.plugins)
         names = run.environment.get("loggers", ())
         progress = progress_of(recipe, world, quiet)
         with stop.before_anything():
@@ -217,6 +219,7 @@ def dry_run(
     recipe: Recipe, device: str | None = None, say: Say = print, start: Run | None = None
 ) -> str:
     """Everything up to the first move, in memory: what it would train, and how long it takes."""
+    import_plugins(recipe.plugins)
     with joined(device) as world:
         prepared = prepare(recipe, say, start, world=world)
         training, settings = prepared.training, prepared.training.settings

@@ -131,6 +131,9 @@ def eval_sets(settings: Train, tokenizer: Tokenizer, length: int) -> Iterator[tu
 
 def prepare_task(task: Task, settings: Train, length: int, vocab: int) -> Texts:
     """What a run reads that learns a task: as many samples are held out as a text has tokens."""
+    if task.vocab > vocab:
+        message = f"the task draws from {task.vocab} tokens, and vocab={vocab}"
+        raise InputError("tokenizer-too-large", message, f"dims.vocab={task.vocab}")
     count = settings.eval_tokens // length
     tasks: dict[str, Any] = {VALIDATION: task, **(settings.eval_sets or {})} if count else {}
     exams = {name: Answers(one, count, length) for name, one in tasks.items()}

@@ -20,6 +20,7 @@ HELD_OUT = -1  # the seed of samples that no run trains on
 class Task(Protocol):
     """A data source that draws tokens: see ``builder/probes/probe.py``."""
 
+    vocab: int
     chance: float
     ceiling: float
 
