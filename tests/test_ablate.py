@@ -59,7 +59,12 @@ def found(tmp_path_factory):
         swaps = ("blocks.decoder.attention.position=alibi", GLU)
         given = {"match": "params", "absorb": "dims.ff", "tolerance": 0.05, "lr_sweep": 3}
         ask = Ask((recipe,), (), swaps, True, seeds=(2,), **given)
-        return ablate(ask, tell=lambda text: None)
+        outcome = ablate(ask, tell=lambda text: None)
+        PAGES[outcome.ask] = page(outcome)  # where its cells are
+        return outcome
+
+
+PAGES = {}
 
 
 # What is told
@@ -113,7 +118,7 @@ def test_a_notebook_shows_the_table(found):
 
 
 def test_the_page_is_whole_and_fetches_nothing(found, tmp_path):
-    text = page(found)
+    text = PAGES[found.ask]
     read = Reader(text)
     assert read.open == [] and read.fetched == [] and read.figures == ["shown", "shown"]
     assert not re.search(r"url\(|@import|<script|<link", text)
@@ -121,6 +126,7 @@ def test_the_page_is_whole_and_fetches_nothing(found, tmp_path):
         assert part in text, part
     assert text.count('class="mean"') == 2 * len(found.rows)  # at both rates
     assert text.count('class="dot"') == 2 * 2 * len(found.rows)
+    assert text.count("<polyline") == 2 * (1 + len(found.rows))  # losses, and rates
     assert 'class="band"' in text and all(row.name in text for row in found.rows)
 
 
@@ -141,11 +147,11 @@ def test_a_forest_plot_puts_each_seed_and_interval_in_its_place():
 def test_a_browser_draws_it_and_nothing_overflows(found, tmp_path):
     file, image = tmp_path / "page.html", tmp_path / "page.png"
     for size in ("1280,900", "400,900"):
-        file.write_text(page(found).replace("</body>", f"{SHOWN}</body>"), "utf-8")
+        file.write_text(PAGES[found.ask].replace("</body>", f"{SHOWN}</body>"), "utf-8")
         dom = browse(tmp_path, f"--window-size={size}", "--dump-dom", f"file://{file}")
         told = json.loads(re.search(r'<pre id="out">(.*?)</pre>', dom)[1])
         assert told["text"] == ["shown", "shown"] and told["wide"] <= 0, size
-    file.write_text(page(found), "utf-8")
+    file.write_text(PAGES[found.ask], "utf-8")
     browse(tmp_path, f"--screenshot={image}", "--window-size=1280,2400", f"file://{file}")
     assert len(set(rows_of(image.read_bytes()))) > 16
 

@@ -37,7 +37,6 @@ class Queue:
     device: str | None = None
     tell: Callable[[str], None] = say
     label: Callable[[Cell], str] = lambda cell: f"{cell.variant.name}, seed {cell.seed}"
-    trained: float = 0.0  # seconds, by this process
 
     def run(self, cells: Iterable[Cell]) -> dict[str, Result]:
         """The result of each cell, by its key, once all are there."""
@@ -102,14 +101,11 @@ class Queue:
         known = {}
         if (old := place(cell, "json")).exists():
             known = dict(result_of(old.read_text("utf-8")).numbers)
-        began = time.perf_counter()
         try:
             run = fitted(cell, self.device)
         except NumbersError as error:
             run = open_run(cell.path, cell.variant.plugins)
             return Result("diverged", guessed(run, self.lengths), seconds(run), error.message)
-        finally:
-            self.trained += time.perf_counter() - began
         numbers = measured(run, self.lengths, known)
         status = "done" if numbers["loss"] <= guess(run) else "diverged"
         return Result(status, numbers, seconds(run))

@@ -9,9 +9,9 @@ from statistics import median
 
 from builder.ablation.matching import Matched
 from builder.ablation.outcome import Ablation, Comparison, Record
-from builder.ablation.statistics import Paired
+from builder.ablation.statistics import Paired, proportion
 from builder.ablation.swaps import BASE
-from builder.ablation.verdicts import sentence, told
+from builder.ablation.verdicts import ALPHA, sentence, told
 from builder.construct import make
 from builder.drawing.svg import shown
 from builder.training.memory import told as bytes_told
@@ -39,14 +39,19 @@ def sentences(found: Ablation) -> Iterator[str]:
             continue
         yield sentence(row.name, said, found.metric)
         if row.chief.solved is not None:
-            solved, seeds = row.chief.solved
-            yield f"{row.name} solved the task in {solved} of {seeds} seeds."
+            yield f"{row.name} solved the task in {share(*row.chief.solved)}."
         if row.interaction is not None:
             yield f"{row.name}: {joint(row.interaction)}"
     if found.noise is not None:
         apart = f"{interval(found.noise)} {found.metric.unit}".strip()
         yield f"The base against itself, with other seeds: {apart}."
     yield from (f"Mind: {note}." for note in found.notes)
+
+
+def share(successes: int, seeds: int) -> str:
+    """So many of so many, and the exact interval of the share."""
+    low, high = (100 * end for end in proportion(successes, seeds, ALPHA))
+    return f"{successes} of {seeds} seeds ({low:.0f} to {high:.0f} %)"
 
 
 def joint(found: Paired) -> str:
