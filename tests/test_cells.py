@@ -133,6 +133,10 @@ def test_a_run_that_diverges_counts_as_guessing(path):
     assert result.status == "diverged" and result.error == message
     assert result.numbers["loss"] == result.numbers["loss@8"] == math.log(300)
     assert quiet(lengths=(8,)).run([cell])[cell.key] == result  # and is not tried again
+    wild = cell_of(path, seed=7)
+    with patch.object(queue, "measured", lambda *given: {"loss": 2.0, "loss@8": math.inf}):
+        result = quiet(lengths=(8,)).run([wild])[wild.key]
+    assert result.status == "diverged" and result.numbers["loss@8"] == math.log(300)
     worse = cell_of(path, rate=30.0)
     found = quiet().run([worse])[worse.key]
     assert found.status == "diverged" and found.numbers["loss"] >= math.log(300)

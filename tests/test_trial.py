@@ -283,6 +283,9 @@ def test_a_rehearsal_times_a_row_and_looks_at_it(path):
     with pytest.raises(InputError) as caught:
         rehearse(Variant("row", path, (LEARNED,)), (48,))
     assert caught.value.code == "length-over-limit"
+    with pytest.raises(InputError) as caught:
+        rehearse(row, (2000,))
+    assert caught.value.code == "nothing-to-measure" and "4002" in caught.value.message
 
 
 LEARNED = "model=[token_embedding, learned_positions, {repeat: 1, block: decoder}, lm_head]"

@@ -42,6 +42,8 @@ def matched_rows(ask: Ask, tell: Tell) -> list[Matched]:
     costs = measure(base.recipe)
     rows = [Matched(base, costs)]
     for variant in others:
+        for warning in variant.recipe.warnings:
+            tell(f"{variant.name}: {warning.message}")
         row = matched(variant, costs, ask.match, ask.absorb, ask.multiple, ask.tolerance)
         rows.append(row)
         if row.residual is not None:

@@ -7,6 +7,7 @@ unfinished goes on where it stopped; one that fails is told, and stops no other.
 
 from __future__ import annotations
 
+import math
 import shlex
 import time
 import traceback
@@ -107,6 +108,9 @@ class Queue:
             run = open_run(cell.path, cell.variant.plugins)
             return Result("diverged", guessed(run, self.lengths), seconds(run), error.message)
         numbers = measured(run, self.lengths, known)
+        if not all(map(math.isfinite, numbers.values())):
+            message = "what it says of other texts is not finite"
+            return Result("diverged", guessed(run, self.lengths), seconds(run), message)
         status = "done" if numbers["loss"] <= guess(run) else "diverged"
         return Result(status, numbers, seconds(run))
 

@@ -58,8 +58,8 @@ def rehearse(variant: Variant, lengths: Sequence[int] = (), device: str | None =
             message = f"{variant.name!r} is not causal: a token's logits read a later one"
             raise InputError("not-causal", message, f"python -m builder check {variant.path}")
     each, held = min(times), held_tokens(prepared.texts)
-    if held < FEWEST:
-        message = f"{held} tokens are held out to measure {variant.name!r} on"
+    if held < (needed := max(FEWEST, 2 * (max(lengths, default=0) + 1))):
+        message = f"{held} tokens are held out to measure {variant.name!r} on, of {needed} needed"
         raise InputError("nothing-to-measure", message, "train.eval_tokens=32768, or more text")
     forward = EVALUATED * each * held / batch.ids.numel()
     asked = 2 + 4 * len(lengths)  # the run's own, both halves, and quarters of windows
