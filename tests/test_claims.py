@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -228,7 +229,7 @@ def test_claims_are_tried_from_the_command_line_and_the_exit_tells(path, capsys)
         claims_of(text % number)
         assert main(["ablate", "--claims", "claims.yaml"]) == code
     out = capsys.readouterr().out
-    assert "reproduced: it sees all\n  reach 23, expected 23\n1 reproduced\n" in out
+    assert "reproduced: it sees all\n  reach 23, expected 23\n1 reproduced\nruns/claims\n" in out
     assert "contradicted: it sees all" in out
 
 
@@ -236,6 +237,12 @@ def test_a_claim_is_trained_for_when_it_must_be(path, capsys):
     claims_of("claims: [{says: more steps do more, variant: {train.steps: 12}, expect: lower}]")
     assert main(["ablate", "--claims", "claims.yaml"]) in (0, 1)
     assert "more steps do more\n  loss -" in capsys.readouterr().out
+    cells = [
+        json.loads(line) for line in Path("runs/claims/results.jsonl").read_text().splitlines()
+    ]
+    assert {cell["claim"] for cell in cells} == {"more steps do more"} and len(cells) == 6
+    table = Path("runs/claims/claims.md").read_text().splitlines()
+    assert table[2].startswith("| more steps do more |") and len(table) == 3
 
 
 @pytest.mark.parametrize("page", SHIPPED, ids=lambda path: path.stem)

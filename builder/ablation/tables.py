@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from statistics import median
 
+from builder.ablation.judge import Judgement
 from builder.ablation.matching import Matched
 from builder.ablation.outcome import Ablation, Comparison, Record
 from builder.ablation.statistics import Paired, proportion
@@ -192,6 +193,24 @@ def html(found: Ablation) -> str:
 def jsonl(found: Ablation) -> str:
     """A line for each cell, in the order in which they were asked for."""
     return "".join(json.dumps(line(record)) + "\n" for record in found.records)
+
+
+def claims_markdown(judgements: Sequence[Judgement]) -> str:
+    """A line for each claim: what it says, what it came to, and the numbers."""
+    heads = ["claim", "source", "", "found"]
+    lines = [[one.claim.says, one.claim.source, one.word, one.found] for one in judgements]
+    rows = [heads, ["---"] * len(heads), *lines]
+    return "\n".join(f"| {' | '.join(map(escaped, row))} |" for row in rows) + "\n"
+
+
+def claims_jsonl(judgements: Sequence[Judgement]) -> str:
+    """A line for each cell, with the claim that asked for it."""
+    lines = (
+        {"claim": one.claim.says, "judged": one.word, **line(record)}
+        for one in judgements
+        for record in one.records
+    )
+    return "".join(json.dumps(line) + "\n" for line in lines)
 
 
 def line(record: Record) -> dict[str, object]:

@@ -169,18 +169,18 @@ def compare(args: Namespace, speaks: bool) -> int:
 def try_claims(args: Namespace, speaks: bool) -> int:
     """Every claim of every page: each is told when it is judged."""
     from builder.ablation.claims import read_claims
+    from builder.ablation.folder import write_claims
     from builder.ablation.judge import judge
 
-    claims = [claim for path in args.claims for claim in read_claims(path)]
-    words = []
-    for claim in claims:
-        judgement = judge(claim, args.device)
-        words.append(judgement.word)
+    found = []
+    for claim in [claim for path in args.claims for claim in read_claims(path)]:
+        found.append(judge(claim, args.device))
         if speaks:
-            print(judgement, flush=True)
-    counts = {word: words.count(word) for word in dict.fromkeys(words)}
+            print(found[-1], flush=True)
+    words = [judgement.word for judgement in found]
     if speaks:
-        print(", ".join(f"{count} {word}" for word, count in counts.items()))
+        print(", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words)))
+        print(write_claims(found, args.run))
     return 0 if set(words) <= {"reproduced"} else 1
 
 
