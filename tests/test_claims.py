@@ -62,6 +62,14 @@ FAULTS = {
     "claims: [{says: a, expect: all}]": ("bad-claim", None),
     "claims: [{says: a, expect: lower, rate: best}]": ("bad-claim", None),
     "claims: [{says: a, expect: lower, seeds: 1}]": ("bad-claim", None),
+    "claims: [{says: a, expect: lower, metric: los}]": ("bad-value", "los"),
+    "claims: [{says: a, expect: 3, metric: reach, against: {dims.ff: 3}}]": ("bad-claim", None),
+    "claims: [{says: a, expect: all, metric: solved, smallest: 1}]": ("bad-claim", None),
+    "claims: [{says: a, expect: lower, lr_sweep: 1}]": ("bad-claim", None),
+    "lr_sweep: 3\nclaims: [{says: a, expect: lower, rate: change, against: 3}]": (
+        "bad-claim",
+        None,
+    ),
 }
 
 
@@ -201,6 +209,17 @@ def test_a_task_is_solved_by_all_seeds_or_none(path, monkeypatch, solving, expec
     (claim,) = claims_of(f"{task}\nclaims: [{{says: a, metric: solved, expect: {expect}}}]")
     found = judge(claim)
     assert found.word == word and f"{sum(solving)} of 3 seeds" in found.found
+
+
+def test_a_task_that_some_seeds_failed_at_is_not_judged(path, monkeypatch):
+    def result(cell):
+        status = "failed" if cell.seed == 1 else "done"
+        return came_to(1.0, status, accuracy=0.2, solved=0.0)
+
+    imagined(monkeypatch, result)
+    task = "set: {tokenizer: none, data: {mqar: {pairs: 2}}}"
+    (claim,) = claims_of(f"{task}\nclaims: [{{says: a, metric: solved, expect: none}}]")
+    assert judge(claim).word == "inconclusive"
 
 
 def test_a_claim_whose_cells_all_fail_is_inconclusive(path, monkeypatch):

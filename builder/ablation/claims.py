@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from builder.ablation.metrics import KNOWN, is_metric
 from builder.ablation.named import COUNTED, MATCHES, VERDICTS
 from builder.edit import Assignment
 from builder.errors import Finding, Mark, RecipeError
@@ -121,27 +122,37 @@ class _Reader:
 
     def checked(self, claim: Claim) -> Claim:
         """Whether its parts fit each other."""
-        counted = not isinstance(claim.expect, str)
-        faults = {
-            "a number is expected of what is counted, such as reach": counted
-            and claim.metric not in COUNTED,
-            f"{claim.metric} is counted, and expects a number": not counted
-            and claim.metric in COUNTED,
-            "all or none of the seeds solve a task, so the metric is solved": claim.expect in SHARES
-            and not claim.metric.startswith("solved"),
-            "rates are tuned by an lr_sweep": claim.rate != "shared" and not claim.lr_sweep,
-            "equal means within the smallest effect that counts": claim.expect == "equal"
-            and claim.smallest is None,
-            "two seeds are the fewest that tell a spread": claim.seeds < 2
-            and claim.expect in DIRECTIONS,
-        }
-        for message, fault in faults.items():
+        for message, fault in faults(claim):
             if fault:
                 self.report("bad-claim", message, claim.mark)
         return claim
 
     def report(self, code: str, message: str, mark: Mark, help: str = "") -> None:
         self.findings.append(Finding(code, message, mark, help))
+
+
+def faults(claim: Claim) -> Iterator[tuple[str, bool]]:
+    """What may be wrong with a claim, and whether it is."""
+    counted, differs = not isinstance(claim.expect, str), claim.expect in DIRECTIONS
+    to_number = isinstance(claim.against, int | float)
+    compares = claim.against != () or claim.smallest is not None or claim.allowed != ()
+    yield (
+        "a number is expected of what is counted, such as reach",
+        (counted != (claim.metric in COUNTED)),
+    )
+    yield (
+        "all or none of the seeds solve a task, so the metric is solved",
+        (claim.expect in SHARES and not claim.metric.startswith("solved")),
+    )
+    yield "against, smallest and allowed are of a difference", compares and not differs
+    yield "rates are tuned by an lr_sweep", claim.rate != "shared" and not claim.lr_sweep
+    yield "an lr_sweep tries two rates or more", claim.lr_sweep == 1
+    yield "what tuning changes is of two sides", claim.rate == "change" and to_number
+    yield (
+        "equal means within the smallest effect that counts",
+        (claim.expect == "equal" and claim.smallest is None),
+    )
+    yield "two seeds are the fewest that tell a spread", differs and claim.seeds < 2
 
 
 # Values: each function reads one, or raises _Misfit with what was wanted
@@ -165,6 +176,13 @@ def text(value: Value) -> str:
 def number(value: Value) -> float:
     if not isinstance(found := held(value), int | float) or isinstance(found, bool):
         raise _Misfit("a number")
+    return found
+
+
+def metric(value: Value) -> str:
+    found = text(value)
+    if found not in COUNTED and not is_metric(found):
+        raise _Misfit(f"among {', '.join((*KNOWN, *COUNTED))}, loss@256, A - B")
     return found
 
 
@@ -241,7 +259,7 @@ COMMON: dict[str, Read] = {  # of the page, for all its claims, or of one
     "tolerance": number,
     "seeds": count,
     "lr_sweep": count,
-    "metric": text,
+    "metric": metric,
 }
 OWN: dict[str, Read] = {
     "says": text,

@@ -89,10 +89,9 @@ def solved(claim: Claim, trial: Trial) -> Judgement:
     """All seeds, or none."""
     results = alone(trial, claim)
     count = sum(trial.metric.value(one.numbers) for one in results)
-    whole, none = count == len(results) == claim.seeds, count == 0 and bool(results)
     word: Outcome = "inconclusive"
-    if whole or none:
-        word = "reproduced" if (claim.expect == "all") == whole else "contradicted"
+    if len(results) == claim.seeds and count in (0, claim.seeds):
+        word = "reproduced" if (claim.expect == "all") == bool(count) else "contradicted"
     found = f"solved in {count:.0f} of {claim.seeds} seeds, expected in {claim.expect}"
     right = [100 * one.numbers["accuracy"] for one in results]
     return Judgement(claim, word, f"{found}; {listed(right)} % right", records(trial))

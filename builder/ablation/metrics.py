@@ -49,6 +49,17 @@ KNOWN = {
 }
 
 
+def kind_of(part: str) -> str:
+    """What is measured, at whatever length."""
+    match = LENGTH.fullmatch(part)
+    return match[1] if match else part
+
+
+def is_metric(name: str) -> bool:
+    """Whether a name is one, of whatever data."""
+    return all(kind_of(part) in KNOWN for part in name.split(MINUS))
+
+
 def lengths_in(name: str) -> tuple[int, ...]:
     found = (LENGTH.fullmatch(part) for part in name.split(MINUS))
     return tuple(int(match[2]) for match in found if match)
@@ -62,8 +73,7 @@ def metric_of(name: str, recipes: Sequence[Recipe], margin: float | None = None)
     name = name or default(recipes, all(tasks))
     parts = name.split(MINUS)
     for part in parts:
-        match = LENGTH.fullmatch(part)
-        known = match[1] if match else part
+        known = kind_of(part)
         if known not in KNOWN:
             near = nearest(part, KNOWN)
             help = f"did you mean {near!r}?" if near else f"{', '.join(KNOWN)}, loss@256, A - B"
