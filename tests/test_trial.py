@@ -115,7 +115,7 @@ def test_failed_seeds_are_counted_and_leave_the_others(path):
     rows = {row.name: row.shared for row in found.rows}
     assert rows[ALIBI].seeds == (0, 1, 3) and rows[ALIBI].failed == 1
     assert rows[NONE].seeds == (0, 1, 2, 3) and rows[NONE].failed == 0
-    assert any(ALIBI in note and "1 seeds failed" in note for note in found.notes)
+    assert any(ALIBI in note and "1 seeds, which failed" in note for note in found.notes)
 
 
 def test_a_row_that_fails_whole_has_no_verdict_and_harms_no_other(path):

@@ -86,12 +86,13 @@ def announced(
     ask: Ask, rows: Sequence[Matched], timed: Mapping[str, Rehearsal], seeds: tuple[int, ...]
 ) -> str:
     """What is about to be trained, and how long it takes."""
-    first = f"{seeds[0]} seeds"
+    first = f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     later = f", up to {seeds[-1]} for rows that stay inconclusive" if len(seeds) > 1 else ""
     sweep = f", {ask.lr_sweep} rates each" if ask.lr_sweep else ""
     about = duration(estimate(ask, rows, timed, seeds[0]))
     each = ", ".join(f"{name} {1000 * one.step:.0f}" for name, one in timed.items())
+    count = f"{len(rows) - 1} row{'s' * (len(rows) > 2)}"
     return (
-        f"{len(rows) - 1} rows and the base, {first}{later}{sweep}: about {about} "
+        f"{count} and the base, {first}{later}{sweep}: about {about} "
         f"if nothing is trained yet\nms a step: {each}"
     )

@@ -142,7 +142,7 @@ def notes(rows: Sequence[Row], curves: Mapping[str, Mapping[float, float]]) -> I
             count = len(one.seeds) + one.failed
             yield f"{row.name}: {ours} of {count} runs diverged, and {theirs} of the base's"
         if one.failed:
-            yield f"{row.name}: {one.failed} seeds failed, and have no difference"
+            yield f"{row.name}: no difference for {one.failed} seeds, which failed"
     for name, losses in curves.items():
         rates = sorted(losses)
         if min(losses, key=losses.__getitem__) in (rates[0], rates[-1]):

@@ -44,7 +44,7 @@ def sentences(found: Ablation) -> Iterator[str]:
         if row.interaction is not None:
             yield f"{row.name}: {joint(row.interaction)}"
     if found.noise is not None:
-        apart = f"{interval(found.noise)} {found.metric.unit}".strip()
+        apart = interval(found.noise, found.metric.unit)
         yield f"The base against itself, with other seeds: {apart}."
     yield from (f"Mind: {note}." for note in found.notes)
 
@@ -63,10 +63,11 @@ def joint(found: Paired) -> str:
     return f"{apart}, from which it differs by {interval(found)}."
 
 
-def interval(found: Paired) -> str:
+def interval(found: Paired, unit: str = "") -> str:
+    mean = f"{found.mean:+.4f} {unit}".strip()
     if math.isinf(found.low):
-        return f"{found.mean:+.4f}, of one seed"
-    return f"{found.mean:+.4f} ({found.low:+.4f} to {found.high:+.4f})"
+        return f"{mean}, of one seed"
+    return f"{mean} ({found.low:+.4f} to {found.high:+.4f})"
 
 
 def effects(found: Ablation) -> list[list[str]]:
