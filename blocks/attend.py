@@ -12,13 +12,10 @@ from torch.nn import functional as F
 
 from blocks.call import Call
 from blocks.mask import Visibility
+from blocks.watch import WATCHERS
 
 # Places (..., q, 1) and (..., 1, k) of a call -> (heads, ..., q, k).
 Bias = Callable[[Tensor, Tensor, Call], Tensor]
-
-WATCHERS: list[
-    Callable[[Tensor], None]
-] = []  # given every weight, (B, heads, T, S), if there are any
 
 
 def attend(

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from blocks.attend import WATCHERS
 from blocks.kinds import NODES
+from blocks.watch import WATCHERS
 from builder.drawing.heat import Heat
 from builder.drawing.svg import shown
 from builder.graph import leaves

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from blocks.attend import WATCHERS
+from blocks.watch import WATCHERS
 from builder import build, load_recipe
 from builder.inside import look_inside
 from builder.tokenizers import numbered
