@@ -355,6 +355,19 @@ def test_a_task_knows_no_text_and_a_text_no_task(home, capsys):
     assert "error[mixed-data]" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("tokens", [0, 1])
+def test_a_run_that_holds_nothing_out_is_trained_and_not_measured(home, capsys, tokens):
+    Path("text.txt").write_text("to be or not to be " * 600)
+    for name, recipe in {
+        "text": recipe_of(eval_tokens=tokens),
+        "task": load_recipe(page_of("copy", eval_tokens=tokens)),
+    }.items():
+        run = train(recipe, Path(f"runs/{name}"))
+        assert run.last("step")["step"] == 9 and run.last("validation") is None
+        assert main(["eval", f"runs/{name}"]) == 2
+        assert "error[corpus-too-small]: validation" in capsys.readouterr().err
+
+
 def test_windows_of_a_text_predict_each_token_once():
     exam = Text(corpus(50, 8).train, 0, 8)
     labels = [t for part in exam.parts(3) for t in part().labels.flatten().tolist()]

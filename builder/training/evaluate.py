@@ -42,6 +42,8 @@ def measure(
         if isinstance(exam, HeldOut) and len(exam.tokens) < 2:
             message = f"{name}: {len(exam.tokens)} tokens to evaluate on, and 2 are the fewest"
             raise InputError("corpus-too-small", message)
+        if isinstance(exam, Answers) and exam.empty:
+            raise InputError("corpus-too-small", f"{name}: no sample to evaluate on")
     model = run.model(pick_device(device))
     if lengths:
         check_lengths(lengths, run.recipe.graph.context, model.limit, past_context)

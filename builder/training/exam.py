@@ -33,6 +33,11 @@ class Exam(Protocol):
     @property
     def answers(self) -> bool: ...
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is asked."""
+        ...
+
     def parts(self, batch: int) -> Sequence[Part]:
         """All of it, in parts of no more than so many rows."""
         ...
@@ -47,6 +52,10 @@ class Text:
     length: int
     apart: bool = False
     answers: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return not self.bytes
 
     def parts(self, batch: int) -> list[Part]:
         """Windows from the first token on; a shorter one is the last."""
@@ -75,6 +84,10 @@ class FarText:
     apart: bool = False
     bytes: int = 0
     answers: bool = False
+
+    @property
+    def empty(self) -> bool:
+        return self.first >= len(self.tokens)
 
     @property
     def quarter(self) -> int:

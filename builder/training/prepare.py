@@ -111,9 +111,9 @@ def prepare_texts(
     )
     apart = settings.documents == "apart"
     train, held = split(file, length, settings.eval_tokens)
-    own = {VALIDATION: Text(held, count_bytes(held, tokenizer), length, apart)} if len(held) else {}
-    sets = eval_sets(settings, tokenizer, length)
-    return Texts(tokenizer, Corpus(train, length, known, apart), {**own, **dict(sets)})
+    own = Text(held, count_bytes(held, tokenizer), length, apart)
+    sets = dict(eval_sets(settings, tokenizer, length))
+    return Texts(tokenizer, Corpus(train, length, known, apart), {VALIDATION: own, **sets})
 
 
 def eval_sets(settings: Train, tokenizer: Tokenizer, length: int) -> Iterator[tuple[str, Text]]:
@@ -135,7 +135,7 @@ def prepare_task(task: Task, settings: Train, length: int, vocab: int) -> Texts:
         message = f"the task draws from {task.vocab} tokens, and vocab={vocab}"
         raise InputError("tokenizer-too-large", message, f"dims.vocab={task.vocab}")
     count = settings.eval_tokens // length
-    tasks: dict[str, Any] = {VALIDATION: task, **(settings.eval_sets or {})} if count else {}
+    tasks: dict[str, Any] = {VALIDATION: task, **(settings.eval_sets or {})}
     exams = {name: Answers(one, count, length) for name, one in tasks.items()}
     task.batch(settings.seed, np.zeros(1), length)  # or it does not fit
     return Texts(numbered(vocab), Samples(task, length, digest(task)), exams)

@@ -57,6 +57,10 @@ class Answers:
     bytes: int = 0
     answers: bool = True
 
+    @property
+    def empty(self) -> bool:
+        return not self.count
+
     def parts(self, batch: int) -> Sequence[Part]:
         numbers = np.arange(self.first, self.first + self.count)
         read = partial(self.task.batch, HELD_OUT, length=self.length)

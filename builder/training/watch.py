@@ -25,7 +25,7 @@ def look(session: Session, step: int) -> None:
     seen = {e.get("set", VALIDATION) for e in done if e["event"] == "validation"}
     with averaged(session.training):
         for name, exam in session.prepared.texts.validated.items():
-            if name not in seen and not interrupted(session):
+            if name not in seen and not exam.empty and not interrupted(session):
                 validate(session, step, name, exam)
         sampled = any(e["event"] == "sample" for e in done)
         if settings.sample_tokens and not sampled and not interrupted(session):
@@ -55,9 +55,7 @@ def validate(session: Session, step: int, name: str, exam: Exam) -> None:
     session.log({"event": "validation", "step": step, **told, **numbers})
 
 
-def evaluation(
-    prepared: Prepared, exam: Exam, stop: Callable[[], bool] = lambda: False
-) -> Evaluation | None:
+def evaluation(prepared: Prepared, exam: Exam, stop: Callable[[], bool]) -> Evaluation | None:
     """What a run measures on an exam; None if it was stopped."""
     training, settings = prepared.training, prepared.training.settings
     return evaluate(
