@@ -154,6 +154,17 @@ def test_what_is_there_is_not_trained_again(path):
     assert more.numbers["loss"] == first.numbers["loss"] and "loss@8" in more.numbers
 
 
+def test_lengths_are_measured_together_whoever_asked_before(path):
+    """Which tokens a length is measured on depends on the longest: rows must be of the same."""
+    cell = cell_of(path)
+    together = quiet(lengths=(8, 24)).run([cell])[cell.key]
+    found = quiet(lengths=(8,)).run([cell])[cell.key]
+    shutil.rmtree(cell.path)
+    place(cell, "json").unlink()
+    assert quiet(lengths=(8,)).run([cell])[cell.key].numbers == found.numbers
+    assert found.numbers["loss@8"] != together.numbers["loss@8"]
+
+
 def test_a_bad_cell_stops_no_other(path):
     bad, good = cell_of(path, "data={text: gone.txt}"), cell_of(path)
     Path("gone.txt").write_text("to be or not " * 200)

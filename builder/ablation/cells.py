@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -22,11 +22,11 @@ from builder.recipe import Recipe
 from builder.tokenizers import Tokenizer
 from builder.training.corpus import count_bytes
 from builder.training.data import digest
-from builder.training.evaluate import held_out
-from builder.training.exam import Exam, Text, far
+from builder.training.evaluate import at_lengths, examine, held_out
+from builder.training.exam import Exam, Text
 from builder.training.runs import Run
 from builder.training.samples import Answers
-from builder.training.step import Evaluation, evaluate
+from builder.training.step import Evaluation
 
 CELLS = Path("runs/cells")
 QUIET = ("train.sample_tokens=0", "train.keep=1")
@@ -97,31 +97,27 @@ def file_digest(path: Path) -> str:
 class Result:
     """What a cell came to: numbers by name, or why there are none.
 
-    One that ``diverged`` counts as guessing does: with the loss of equal chances.
+    One that ``diverged`` counts as guessing does: with the loss of equal chances.  Numbers at
+    ``lengths`` are of those lengths together, for which tokens they measure depends on the longest.
     """
 
     status: str  # done, diverged, failed
     numbers: Mapping[str, float]
     seconds: float = 0.0
     error: str = ""
+    lengths: Sequence[int] = ()
 
     def text(self) -> str:
         return json.dumps(vars(self), indent=1) + "\n"
 
 
-def measured(run: Run, lengths: Sequence[int], known: Mapping[str, float]) -> dict[str, float]:
-    """What is asked of a trained model, beside what is known: the loss on the half of the held-out
-    text by which rates are chosen, and on the half that is reported; at lengths too.
+def measured(run: Run, lengths: Sequence[int]) -> dict[str, float]:
+    """What is asked of a trained model: the loss on the half of the held-out text by which rates
+    are chosen, and on the half that is reported; at lengths too.
     """
-    wanted = dict(exams(run, lengths, known))
-    if not wanted:
-        return dict(known)
-    model, settings = run.model(), make(run.recipe.train)
-    given = settings.batch, settings.dtype, settings.loss_chunk
-    found = {name: evaluate(model, exam, *given) for name, exam in wanted.items()}
-    numbers = dict(known)
-    for name, one in found.items():
-        assert one is not None
+    wanted = exams(run, lengths)
+    numbers: dict[str, float] = {}
+    for name, one in examine(run.model(), make(run.recipe.train), wanted).items():
         numbers |= told(name, one, solved_at(wanted[name]))
     return numbers
 
@@ -130,7 +126,7 @@ def guessed(run: Run, lengths: Sequence[int]) -> dict[str, float]:
     """The same numbers of one who guesses: what a run that diverged counts as."""
     loss, batch = guess(run), make(run.recipe.train).batch
     numbers: dict[str, float] = {}
-    for name, exam in exams(run, lengths, {}):
+    for name, exam in exams(run, lengths).items():
         tokens = sum(part().learnt for part in exam.parts(batch))
         right = int(tokens * exam.task.chance) if isinstance(exam, Answers) else None
         numbers |= told(name, Evaluation(loss, tokens, exam.bytes, right), solved_at(exam))
@@ -142,21 +138,12 @@ def guess(run: Run) -> float:
     return math.log(run.recipe.graph.vocab)
 
 
-def exams(
-    run: Run, lengths: Sequence[int], known: Mapping[str, float]
-) -> Iterator[tuple[str, Exam]]:
-    """What is not known yet, by name."""
-    if "loss" in known and all(f"loss@{length}" in known for length in lengths):
-        return
+def exams(run: Run, lengths: Sequence[int]) -> dict[str, Exam]:
+    """All that a cell is measured on, by name."""
     own = next(iter(held_out(run, lambda text: None).values()))
     choosing, reported = halves(own, run.tokenizer)
-    if "loss" not in known:
-        yield "choosing", choosing
-        yield "loss", reported
-    if isinstance(reported, Answers):
-        yield from ((f"loss@{length}", replace(reported, length=length)) for length in lengths)
-    elif isinstance(reported, Text) and lengths:
-        yield from ((f"loss@{one.length}", one) for one in far(reported.tokens, lengths))
+    found = {"choosing": choosing, "loss": reported}
+    return found | (dict(at_lengths({"loss": reported}, lengths)) if lengths else {})
 
 
 def halves(exam: Exam, tokenizer: Tokenizer) -> tuple[Exam, Exam]:
@@ -195,4 +182,4 @@ def result_of(text: str) -> Result:
     found: dict[str, Any] = json.loads(text)
     if not isinstance(found, dict) or not {"status", "numbers"} <= found.keys():
         raise ValueError("no result")
-    return Result(**found)
+    return Result(**{**found, "lengths": tuple(found.get("lengths", ()))})

@@ -13,7 +13,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -68,8 +68,8 @@ class Queue:
             found = result_of(place(cell, "json").read_text("utf-8"))
         except (OSError, ValueError, TypeError):
             return None
-        whole = all(f"loss@{length}" in found.numbers for length in self.lengths)
-        return found if whole else None
+        same = not self.lengths or set(self.lengths) == set(found.lengths)
+        return found if same else None
 
     def tried(self, cell: Cell) -> Result | None:
         """Train a cell that nobody else has in hand; None if somebody has."""
@@ -88,7 +88,7 @@ class Queue:
         """The cell's result, written down if it would be the same again."""
         try:
             with counted(cell):
-                result = self.trained_one(cell)
+                result = replace(self.trained_one(cell), lengths=tuple(self.lengths))
         except Stopped:
             raise
         except BuilderError as error:
@@ -99,15 +99,12 @@ class Queue:
         return result
 
     def trained_one(self, cell: Cell) -> Result:
-        known = {}
-        if (old := place(cell, "json")).exists():
-            known = dict(result_of(old.read_text("utf-8")).numbers)
         try:
             run = fitted(cell, self.device)
         except NumbersError as error:
             run = open_run(cell.path, cell.variant.plugins)
             return Result("diverged", guessed(run, self.lengths), seconds(run), error.message)
-        numbers = measured(run, self.lengths, known)
+        numbers = measured(run, self.lengths)
         if not all(map(math.isfinite, numbers.values())):
             message = "what it says of other texts is not finite"
             return Result("diverged", guessed(run, self.lengths), seconds(run), message)

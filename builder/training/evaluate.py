@@ -11,6 +11,7 @@ from builder.devices import pick_device, use_physical_cores
 from builder.errors import InputError
 from builder.graph import Filler
 from builder.index import load_index
+from builder.model import Model
 from builder.training.corpus import count_bytes, tokenised
 from builder.training.data import Source, Text, digest
 from builder.training.exam import Exam, far
@@ -18,6 +19,7 @@ from builder.training.exam import Text as HeldOut
 from builder.training.prepare import CACHE, Say, prepare_texts
 from builder.training.runs import Run, say
 from builder.training.samples import Answers
+from builder.training.settings import Train
 from builder.training.step import Evaluation, evaluate
 
 
@@ -48,6 +50,11 @@ def measure(
     if lengths:
         check_lengths(lengths, run.recipe.graph.context, model.limit, past_context)
         exams = dict(at_lengths(exams, lengths))
+    return examine(model, settings, exams)
+
+
+def examine(model: Model, settings: Train, exams: Mapping[str, Exam]) -> dict[str, Evaluation]:
+    """What a trained model comes to on each exam."""
     given = settings.batch, settings.dtype, settings.loss_chunk
     found = {name: evaluate(model, exam, *given) for name, exam in exams.items()}
     return {name: evaluation for name, evaluation in found.items() if evaluation is not None}
