@@ -15,12 +15,7 @@ from typing import Any
 from blocks import registry
 from blocks.kinds import KINDS
 from builder.graph import NODE, Filler, Leaf, Named, Node, Value
-
-HOMES = (
-    "builder",
-    "builder.training",
-    "builder.probes",
-)  # of what is registered outside of blocks/
+from builder.index import HOMES
 
 
 def make(
@@ -60,11 +55,12 @@ def registered(kind: str, word: str) -> type:
 @cache
 def _load() -> None:
     registry.load()
-    for home in HOMES:
-        package = importlib.import_module(home)
+    for home in HOMES[1:]:  # blocks are loaded
+        name = home.replace("/", ".")
+        package = importlib.import_module(name)
         for module in pkgutil.iter_modules(package.__path__):
             if not module.name.startswith("__"):
-                importlib.import_module(f"{home}.{module.name}")
+                importlib.import_module(f"{name}.{module.name}")
 
 
 def import_plugins(paths: Sequence[Path]) -> None:

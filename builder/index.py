@@ -231,6 +231,11 @@ def _nearest(word: str, words: tuple[str, ...]) -> str | None:
     return next(iter(get_close_matches(word, words, n=1)), None)
 
 
+def sources() -> list[Path]:
+    """Every file that may register something: all that a model and its training are computed by."""
+    return sorted(path for home in HOMES for path in ROOT.glob(f"{home}/*.py"))
+
+
 def load_index(plugins: Sequence[Path] = ()) -> Index:
     """Every registered class of ``blocks/``, ``builder/`` and the plug-ins."""
     return _load_index(tuple(dict.fromkeys(plugin.resolve() for plugin in plugins)))
@@ -239,8 +244,7 @@ def load_index(plugins: Sequence[Path] = ()) -> Index:
 @cache  # the files of a process do not change under it
 def _load_index(plugins: tuple[Path, ...]) -> Index:
     entries: dict[tuple[str, str], Entry] = {}
-    own = sorted(path for home in HOMES for path in ROOT.glob(f"{home}/*.py"))
-    for path in dict.fromkeys([*own, *plugins]):
+    for path in dict.fromkeys([*sources(), *plugins]):
         for entry in _entries(path):
             first = entries.setdefault((entry.namespace, entry.word), entry)
             if first is not entry:

@@ -25,7 +25,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from blocks.cache import State
 from blocks.kinds import NODES
-from builder.construct import make
 from builder.errors import InputError
 from builder.fold import shape
 from builder.graph import Graph, Layer, Leaf, edges, walk
@@ -35,6 +34,7 @@ from builder.recipe import Recipe
 from builder.training.layers import around_layers
 from builder.training.optimizers import learners, state_tensors
 from builder.training.parallel import shares_across_layers
+from builder.training.settings import settings_of
 from builder.training.step import numerics
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}  # as `train` names them
@@ -445,7 +445,9 @@ class _LayerNormOfCPU(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def optimizer_bytes(model: Model, recipe: Recipe, shards: int = 1) -> int:
     """What the recipe's optimizer remembers after a step, of the first part of the weights."""
-    optimizers = make(recipe.train).optimizer.over(learners(model, recipe.graph))
+    optimizers = settings_of(recipe).optimizer.over(  # type: ignore[attr-defined]
+        learners(model, recipe.graph)
+    )
     for parameter in model.parameters():
         parameter.grad = torch.empty_like(parameter)
     for optimizer in optimizers:

@@ -17,15 +17,16 @@ import torch
 from builder.ablation.swaps import Variant
 from builder.construct import import_plugins, make
 from builder.graph import Filler
-from builder.index import HOMES, ROOT
+from builder.index import sources
 from builder.recipe import Recipe
 from builder.tokenizers import Tokenizer
-from builder.training.corpus import count_bytes
+from builder.training.corpus import count_bytes, file_digest
 from builder.training.data import digest
 from builder.training.evaluate import at_lengths, examine, held_out
 from builder.training.exam import Exam, Text
 from builder.training.runs import Run
 from builder.training.samples import Answers
+from builder.training.settings import settings_of
 from builder.training.step import Evaluation
 
 CELLS = Path("runs/cells")
@@ -84,13 +85,9 @@ def digest_once(data: Filler) -> str:
 def code_version() -> str:
     """Of the source of everything that a run computes by, and of torch."""
     total = hashlib.sha256(torch.__version__.encode())
-    for path in sorted(path for home in HOMES for path in ROOT.glob(f"{home}/*.py")):
+    for path in sources():
         total.update(path.name.encode() + b"\0" + path.read_bytes())
     return total.hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -117,14 +114,14 @@ def measured(run: Run, lengths: Sequence[int]) -> dict[str, float]:
     """
     wanted = exams(run, lengths)
     numbers: dict[str, float] = {}
-    for name, one in examine(run.model(), make(run.recipe.train), wanted).items():
+    for name, one in examine(run.model(), settings_of(run.recipe), wanted).items():
         numbers |= told(name, one, solved_at(wanted[name]))
     return numbers
 
 
 def guessed(run: Run, lengths: Sequence[int]) -> dict[str, float]:
     """The same numbers of one who guesses: what a run that diverged counts as."""
-    loss, batch = guess(run), make(run.recipe.train).batch
+    loss, batch = guess(run), settings_of(run.recipe).batch
     numbers: dict[str, float] = {}
     for name, exam in exams(run, lengths).items():
         tokens = sum(part().learnt for part in exam.parts(batch))

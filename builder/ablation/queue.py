@@ -19,12 +19,12 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from builder.ablation.cells import CELLS, Cell, Result, guess, guessed, measured, result_of
-from builder.construct import make
 from builder.errors import BuilderError, NumbersError, ResourceError, Stopped
 from builder.training import disk
 from builder.training.loop import resume, train
 from builder.training.progress import duration
 from builder.training.runs import Run, open_run, replace_text, say
+from builder.training.settings import settings_of
 
 POLL_S = 0.2
 ATTEMPTS = 3  # that may end with the process, at one step, until a cell has failed
@@ -118,7 +118,7 @@ def fitted(cell: Cell, device: str | None) -> Run:
         recipe, words = cell.ready.recipe, shlex.split(cell.command)
         return train(recipe, cell.path, None, device, words, quiet=True)
     run = open_run(cell.path, cell.variant.plugins)
-    if reached(run) < make(run.recipe.train).steps:
+    if reached(run) < settings_of(run.recipe).steps:
         return resume(run, device, quiet=True)
     return run
 

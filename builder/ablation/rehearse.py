@@ -10,7 +10,6 @@ import torch
 
 from builder.ablation.structure import is_causal
 from builder.ablation.swaps import Variant
-from builder.construct import import_plugins
 from builder.errors import InputError, NumbersError
 from builder.training.evaluate import check_lengths
 from builder.training.exam import Text
@@ -40,7 +39,6 @@ def rehearse(variant: Variant, lengths: Sequence[int] = (), device: str | None =
     InputError, NumbersError or RecipeError as training it would raise, with the row's name.
     """
     recipe = variant.recipe
-    import_plugins(recipe.plugins)
     with joined(device) as world:
         prepared = prepare(recipe, lambda text: None, world=world)
         training, context = prepared.training, recipe.graph.context
@@ -68,7 +66,8 @@ def rehearse(variant: Variant, lengths: Sequence[int] = (), device: str | None =
 
 def held_tokens(texts: Texts) -> int:
     """How many tokens a cell is measured on."""
-    exam = next(iter(texts.validated.values()), None)
+    exam = next(iter(texts.validated.values()))
     if isinstance(exam, Answers):
         return exam.count * exam.length
-    return len(exam.tokens) if isinstance(exam, Text) else 0
+    assert isinstance(exam, Text)
+    return len(exam.tokens)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from builder.construct import import_plugins, make
+from builder.construct import make
 from builder.devices import pick_device, use_physical_cores
 from builder.errors import InputError
 from builder.graph import Filler
@@ -19,7 +19,7 @@ from builder.training.exam import Text as HeldOut
 from builder.training.prepare import CACHE, Say, prepare_texts
 from builder.training.runs import Run, say
 from builder.training.samples import Answers
-from builder.training.settings import Train
+from builder.training.settings import Train, settings_of
 from builder.training.step import Evaluation, evaluate
 
 
@@ -37,8 +37,7 @@ def measure(
     its context and ``past_context`` is not said.
     """
     use_physical_cores()
-    import_plugins(run.recipe.plugins)
-    settings = make(run.recipe.train)
+    settings = settings_of(run.recipe)
     exams = held_out(run) if data is None else {data: whole(run, data)}
     for name, exam in exams.items():
         if isinstance(exam, HeldOut) and len(exam.tokens) < 2:
@@ -71,7 +70,7 @@ def whole(run: Run, data: str) -> HeldOut:
     if run.recipe.data is not None and run.recipe.data.kind == "probe":
         message = f"{run.path} learnt a task, and knows no text"
         raise InputError("mixed-data", message, "'eval RUN' alone measures it on its task")
-    settings = make(run.recipe.train)
+    settings = settings_of(run.recipe)
     source = source_of(data)
     tokens = tokenised(source, run.tokenizer, CACHE, digest(source)).tokens
     length = settings.length or run.recipe.graph.context

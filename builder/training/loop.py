@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from builder.construct import import_plugins, make
 from builder.errors import InputError, NumbersError
 from builder.training import checkpoints
 from builder.training.corpus import Batch
@@ -19,6 +18,7 @@ from builder.training.prepare import Prepared, at_rest, prepare
 from builder.training.progress import Progress, duration
 from builder.training.runs import Run, create_run
 from builder.training.session import Session, checkpoint, end_if_asked, recall
+from builder.training.settings import settings_of
 from builder.training.signals import stopping
 from builder.training.step import Step, backward, samples_of, take_step
 from builder.training.trouble import first_bad, ran_out, shown
@@ -47,7 +47,6 @@ def train(
         raise InputError(
             "run-exists", f"{path} exists already", "give another name, or 'resume' it"
         )
-    import_plugins(recipe.plugins)
     with stopping() as stop, joined(device, shard) as world:
         progress = progress_of(recipe, world, quiet)
         with stop.before_anything():
@@ -87,7 +86,6 @@ def resume(run: Run, device: str | None = None, shard: bool = False, quiet: bool
     """Go on from the last good checkpoint, or from the beginning, as if nothing had happened."""
     with stopping() as stop, joined(device, shard) as world, run.locked(world):
         recipe, tokenizer = run.recipe, run.tokenizer
-        import_plugins(recipe.plugins)
         names = run.environment.get("loggers", ())
         progress = progress_of(recipe, world, quiet)
         with stop.before_anything():
@@ -219,7 +217,6 @@ def dry_run(
     recipe: Recipe, device: str | None = None, say: Say = print, start: Run | None = None
 ) -> str:
     """Everything up to the first move, in memory: what it would train, and how long it takes."""
-    import_plugins(recipe.plugins)
     with joined(device) as world:
         prepared = prepare(recipe, say, start, world=world)
         training, settings = prepared.training, prepared.training.settings
@@ -239,6 +236,6 @@ def first_batch(prepared: Prepared) -> Batch:
 
 
 def progress_of(recipe: Recipe, world: World, quiet: bool = False) -> Progress:
-    settings = make(recipe.train)
+    settings = settings_of(recipe)
     length = settings.length or recipe.graph.context
     return Progress(settings.steps, settings.batch * length, quiet=quiet or not world.first)

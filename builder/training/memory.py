@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from builder.construct import make
 from builder.errors import ResourceError
 from builder.measure import measure_memory
 from builder.recipe import Recipe
+from builder.training.settings import settings_of
 from builder.training.world import World
 
 SHOWN = 3  # edits
@@ -39,7 +39,7 @@ def out_of_memory(recipe: Recipe, world: World) -> ResourceError:
 
 def edits(recipe: Recipe, world: World) -> Iterator[str]:
     """Settings with which a step fits, each with its bytes: those first that change no result."""
-    settings = make(recipe.train)
+    settings = settings_of(recipe)
     batch, length = settings.batch, settings.length or recipe.graph.context
     single: list[dict[str, Any]] = [{"accumulate": n} for n in _doubled(batch // world.size)]
     single += [{"recompute": True}, {"loss_chunk": 256}]
@@ -72,7 +72,7 @@ def needed(recipe: Recipe, world: World) -> int | None:
     """Bytes of a step in one process, by count: what is kept, and logits with their gradient, which
     pass.  None if they cannot be known.
     """
-    settings = make(recipe.train)
+    settings = settings_of(recipe)
     rows = math.ceil(settings.batch / settings.accumulate / world.size)
     length = settings.length or recipe.graph.context
     shards = world.size if world.shard else 1

@@ -25,7 +25,7 @@ from builder.training.optimizers import Learner, at_rates, by_path, learners
 from builder.training.parallel import spread
 from builder.training.runs import ROOT, Run, take_weights
 from builder.training.samples import Answers, Samples, Task
-from builder.training.settings import Train
+from builder.training.settings import Train, settings_of
 from builder.training.step import Training
 from builder.training.world import ALONE, World
 
@@ -90,7 +90,7 @@ def prepare_texts(
 ) -> Texts:
     """The tokenizer, trained if it must be, and every text as its tokens."""
     filler = needed(recipe, "data")
-    settings, graph = make(recipe.train), recipe.graph
+    settings, graph = settings_of(recipe), recipe.graph
     length = settings.length or graph.context
     if length < graph.context:
         say(f"training on {length} tokens at a time, of a context of {graph.context}")
@@ -191,7 +191,7 @@ def at_rest(recipe: Recipe, world: World) -> Recipe:
 
 def assemble(recipe: Recipe, world: World) -> Training:
     """Model, optimizers and average in a world; the weights are the recipe's first."""
-    settings: Train = make(recipe.train)
+    settings = settings_of(recipe)
     dropout = Dropout(settings.seed, world.device)
     model, loss = spread(
         recipe, world, settings.dtype, lambda m: around_layers(m, dropout, settings.recompute)

@@ -10,13 +10,13 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from builder.construct import make
 from builder.drawing.chart import Line, chart
 from builder.drawing.svg import inline, shown
 from builder.measure import Costs, measure
 from builder.training.memory import told
 from builder.training.progress import duration
 from builder.training.runs import Run, replace_text, score
+from builder.training.settings import settings_of
 
 SMOOTHING = 0.02  # of a run, to each side: the losses that a smooth line is the mean of
 COLOURS = 6
@@ -42,13 +42,13 @@ class Told:
     @cached_property
     def costs(self) -> Costs:
         """Those of a training step over its windows."""
-        settings = make(self.run.recipe.train)
+        settings = settings_of(self.run.recipe)
         length = settings.length or self.run.recipe.graph.context
         return measure(self.run.recipe, length, -(-settings.batch // settings.accumulate))
 
     @cached_property
     def step_tokens(self) -> int:
-        return int(make(self.run.recipe.train).batch) * self.costs.length
+        return int(settings_of(self.run.recipe).batch) * self.costs.length
 
     @cached_property
     def seconds(self) -> dict[int, float]:
@@ -107,7 +107,7 @@ def head(one: Told) -> str:
     """What the run is, and what it came to, at a glance."""
     run, recipe = one.run, one.run.recipe
     steps, last = one.of("step"), one.run.last("validation")
-    settings = make(recipe.train)
+    settings = settings_of(recipe)
     tiles = {
         "parameters": f"{one.costs.parameters:,}",
         "steps": f"{steps[-1]['step'] if steps else 0:,} of {settings.steps:,}",

@@ -36,7 +36,6 @@ class Samples:
     task: Task
     length: int
     source: str  # digest
-    apart: bool = False
 
     def places(self, seed: int, numbers: Array) -> Array:
         """A sample lies at its own number."""

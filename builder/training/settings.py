@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from blocks.registry import Data, Init, Optimizer, Schedule, maker, register
+from builder.construct import import_plugins, make
+from builder.recipe import Recipe
 
 
 @register("train", kind="section")
@@ -80,3 +82,12 @@ class Train:
     def __post_init__(self) -> None:
         self.init, self.optimizer, self.schedule = self.init(), self.optimizer(), self.schedule()
         self.eval_sets = {name: make() for name, make in (self.eval_sets or {}).items()}
+
+
+def settings_of(recipe: Recipe) -> Train:
+    """How a recipe says that it is trained, its plug-ins imported: what fills its slots, and what
+    it reads, may be theirs.
+    """
+    import_plugins(recipe.plugins)
+    found: Train = make(recipe.train)
+    return found
