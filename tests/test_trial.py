@@ -7,9 +7,10 @@ import statistics
 
 import pytest
 
-from builder.ablation.experiment import MOST_SEEDS, SEEDS, announced, estimate, pick_seeds
+from builder.ablation.experiment import MOST_SEEDS, announced, estimate, pick_seeds
 from builder.ablation.matching import Matched
 from builder.ablation.metrics import Metric, lengths_in, metric_of
+from builder.ablation.named import SEEDS
 from builder.ablation.outcome import Ask
 from builder.ablation.rehearse import Rehearsal, rehearse
 from builder.ablation.swaps import BASE, Variant, variants

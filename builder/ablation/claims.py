@@ -16,10 +16,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from builder.ablation.metrics import KNOWN, is_metric
-from builder.ablation.named import COUNTED, MATCHES, VERDICTS
+from builder.ablation.named import COUNTED, MATCHES, SEEDS, TOLERANCE
+from builder.ablation.verdicts import Word
 from builder.edit import Assignment
 from builder.errors import Finding, Mark, RecipeError
 from builder.expressions import ExpressionError, evaluate, parse
@@ -28,6 +29,7 @@ from builder.read import Mapping, Scalar, Sequence, Value, read_file
 from builder.recipe import find
 
 DIRECTIONS = ("lower", "higher", "equal")
+VERDICTS: tuple[str, ...] = get_args(Word)
 SHARES = ("all", "none")  # of the seeds, that solve a task
 RATES = ("shared", "best", "change")
 
@@ -58,8 +60,8 @@ class Claim:
     match: str = "none"
     absorb: str = ""
     multiple: int = 1
-    tolerance: float = 0.01
-    seeds: int = 3
+    tolerance: float = TOLERANCE
+    seeds: int = SEEDS
     lr_sweep: int = 0
 
 

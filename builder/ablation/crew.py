@@ -24,7 +24,7 @@ exec torchrun --standalone --nproc-per-node "${{WORKERS:-auto}}" -m -- builder {
 """
 SLURM = """\
 #!/usr/bin/env bash
-#SBATCH --job-name={name}
+#SBATCH --job-name=ablation
 #SBATCH --array=0-3             # so many processes share the cells
 #SBATCH --gpus-per-task=1
 #SBATCH --time=08:00:00
@@ -78,8 +78,8 @@ def out_of_group(device: str | None) -> tuple[bool, str | None]:
     return rank == "0", device
 
 
-def script(kind: str, words: Sequence[str], name: str) -> str:
+def script(kind: str, words: Sequence[str]) -> str:
     """A job that runs this command in many processes."""
     text = TORCHRUN if kind == "torchrun" else SLURM
     folder, python = shlex.quote(str(Path.cwd())), shlex.quote(sys.executable)
-    return text.format(folder=folder, words=shlex.join(words), name=name, python=python)
+    return text.format(folder=folder, words=shlex.join(words), python=python)

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from builder.ablation.matching import Matched, matched
 from builder.ablation.metrics import metric_of
+from builder.ablation.named import SEEDS
 from builder.ablation.outcome import Ablation, Ask
 from builder.ablation.queue import Queue
 from builder.ablation.rehearse import Rehearsal, rehearse
@@ -16,7 +17,6 @@ from builder.measure import measure
 from builder.training.progress import duration
 from builder.training.runs import say
 
-SEEDS = 3  # if nothing is said
 MOST_SEEDS = 10  # that a budget picks
 
 Tell = Callable[[str], None]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from builder.ablation.cells import Cell, Result
+from builder.ablation.cells import Result
 from builder.ablation.claims import SHARES, Claim
 from builder.ablation.matching import Matched, matched
 from builder.ablation.metrics import Metric, metric_of
@@ -42,7 +42,8 @@ def judge(claim: Claim, device: str | None = None, tell: Callable[[str], None] =
     sides = side(claim, claim.variant), side(claim, claim.against)
     if claim.metric in COUNTED:
         return by_count(claim, sides[0])
-    metric = metric_of(claim.metric, [one.recipe for one in sides], claim.smallest)
+    margin = claim.smallest if claim.expect == "equal" else None
+    metric = metric_of(claim.metric, [one.recipe for one in sides], margin)
     trial = trial_of(claim, metric, sides, device, tell)
     if claim.expect in SHARES:
         return solved(claim, trial)
@@ -106,9 +107,8 @@ def alone(trial: Trial, claim: Claim) -> list[Result]:
     if claim.lr_sweep:
         trial.choose_rates()
     trial.train([], claim.seeds)
-    row = trial.rows[0].variant
     rate = trial.best_rate if claim.rate == "best" else trial.shared_rate
-    cells = [Cell(row, seed, rate(row.name)) for seed in trial.seeds(claim.seeds)]
+    cells = [trial.cell(BASE, seed, rate(BASE)) for seed in trial.seeds(claim.seeds)]
     found = [trial.result("report", cell) for cell in cells]
     return [one for one in found if one.status != "failed"]
 
@@ -122,12 +122,9 @@ def compared(claim: Claim, trial: Trial) -> Judgement:
     differences = effects(claim, trial)
     if not differences:
         return Judgement(claim, "inconclusive", "no seed of it is whole", records(trial))
-    metric = trial.metric
-    if claim.expect != "equal":
-        margin = metric_of(metric.name, [trial.base.recipe]).margin
-        metric = replace(metric, margin=margin)
-    said = verdicts({"": differences}, metric)[""]
-    return Judgement(claim, outcome(claim, said, metric), sentence(said, metric), records(trial))
+    (said,) = verdicts({"": differences}, trial.metric).values()
+    word, found = outcome(claim, said, trial.metric), sentence(said, trial.metric)
+    return Judgement(claim, word, found, records(trial))
 
 
 def effects(claim: Claim, trial: Trial) -> list[float]:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import count as count_from
 
+from builder.ablation.named import TOLERANCE
 from builder.ablation.swaps import Variant
 from builder.errors import InputError, RecipeError
 from builder.measure import Costs, count, measure
 from builder.recipe import Recipe
 
-TOLERANCE = 0.01  # of the base's cost
 LARGEST = 1 << 20  # that an absorbing dim may become
 NEAR = 512  # numbers that are tried for the next one that the recipe takes
 

@@ -84,8 +84,7 @@ def metric_of(name: str, recipes: Sequence[Recipe], margin: float | None = None)
             )
         if known == "bits_per_byte" and any(tasks):
             raise InputError("unknown-metric", f"{part!r} is of text, and the data a task", "loss")
-    first = parts[0].partition("@")[0]
-    own = KNOWN[first]
+    own = KNOWN[kind_of(parts[0])]
     return Metric(name, own.unit, own.lower, own.margin if margin is None else margin)
 
 

@@ -11,4 +11,5 @@ COUNTED = (  # what a model is, untrained
     "cache_bytes",
     "cache_bytes_per_token",
 )
-VERDICTS = ("better", "worse", "equivalent", "inconclusive")
+TOLERANCE = 0.01  # of the base's cost, that a row may be off if nothing is said
+SEEDS = 3  # if nothing is said

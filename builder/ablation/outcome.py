@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from builder.ablation.cells import Cell, Result
-from builder.ablation.matching import TOLERANCE, Matched
+from builder.ablation.matching import Matched
 from builder.ablation.metrics import Metric
+from builder.ablation.named import TOLERANCE
 from builder.ablation.statistics import Paired
 from builder.ablation.verdicts import Verdict
 
@@ -131,6 +132,16 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
+def best_rate(losses: Mapping[float, float]) -> float:
+    return min(losses, key=losses.__getitem__)
+
+
+def edge(losses: Mapping[float, float]) -> int:
+    """At which edge of a sweep the best rate lies: -1 at the least, 1 at the greatest, else 0."""
+    best = best_rate(losses)
+    return (best == max(losses)) - (best == min(losses))
+
+
 def notes(rows: Sequence[Row], curves: Mapping[str, Mapping[float, float]]) -> Iterator[str]:
     """What a reader must know before believing a row."""
     for row in rows:
@@ -144,7 +155,6 @@ def notes(rows: Sequence[Row], curves: Mapping[str, Mapping[float, float]]) -> I
         if one.failed:
             yield f"{row.name}: no difference for {one.failed} seeds, which failed"
     for name, losses in curves.items():
-        rates = sorted(losses)
-        if min(losses, key=losses.__getitem__) in (rates[0], rates[-1]):
-            tried = f"{rates[0]:g} to {rates[-1]:g}"
+        if edge(losses):
+            tried = f"{min(losses):g} to {max(losses):g}"
             yield f"{name}: the best rate lies at the edge of those tried, {tried}"

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 
 from builder.ablation.cells import code_version, data_digest
 from builder.ablation.matching import Matched
 from builder.ablation.outcome import Ablation, Comparison, Row, mean
 from builder.ablation.swaps import BASE
-from builder.ablation.tables import COSTS, EFFECTS, costs, effects, sentences
+from builder.ablation.tables import COSTS, EFFECTS, costs, effects, grid, sentences
 from builder.diff import compare
 from builder.drawing.chart import Line, chart
 from builder.drawing.forest import Bar, forest
@@ -29,8 +29,8 @@ def page(found: Ablation) -> str:
         head(found),
         section("What was found", listed(sentences(found))),
         section("Differences from the base", differences(found)),
-        section("Verdicts", grid(EFFECTS, effects(found))),
-        section("Costs", grid(COSTS, costs(found)) + f"<p>{matching(found)}</p>"),
+        section("Verdicts", wide(EFFECTS, effects(found))),
+        section("Costs", wide(COSTS, costs(found)) + f"<p>{matching(found)}</p>"),
         section("Curves", curves(found)),
         section("What each row changes", "".join(map(shown_part, changes(found)))),
         section("Cells", cells(found)),
@@ -47,12 +47,9 @@ def listed(lines: Iterator[str]) -> str:
     return f"<ul>{''.join(f'<li>{shown(line)}</li>' for line in lines)}</ul>"
 
 
-def grid(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A table with a line of heads."""
-    top = "".join(f"<th>{shown(head)}</th>" for head in heads)
-    rows = ("".join(f"<td>{shown(cell)}</td>" for cell in line) for line in lines)
-    body = "".join(f"<tr>{row}</tr>" for row in rows)
-    return f'<div class="wide"><table class="grid"><tr>{top}</tr>{body}</table></div>'
+def wide(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table that scrolls by itself where the page is narrow."""
+    return f'<div class="wide">{grid(heads, lines)}</div>'
 
 
 def head(found: Ablation) -> str:
@@ -211,11 +208,11 @@ def cells(found: Ablation) -> str:
         ]
         for record in found.records
     ]
-    return f"<details><summary>{len(lines)} cells</summary>{grid(heads, lines)}</details>"
+    return f"<details><summary>{len(lines)} cells</summary>{wide(heads, lines)}</details>"
 
 
-def value(found: Ablation, numbers: object) -> str:
-    return f"{found.metric.value(numbers):.4f}" if numbers else ""  # type: ignore[arg-type]
+def value(found: Ablation, numbers: Mapping[str, float]) -> str:
+    return f"{found.metric.value(numbers):.4f}" if numbers else ""
 
 
 def surroundings(found: Ablation) -> dict[str, object]:

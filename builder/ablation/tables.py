@@ -13,9 +13,9 @@ from builder.ablation.outcome import Ablation, Comparison, Record
 from builder.ablation.statistics import Paired, proportion
 from builder.ablation.swaps import BASE
 from builder.ablation.verdicts import ALPHA, sentence, told
-from builder.construct import make
 from builder.drawing.svg import shown
 from builder.training.memory import told as bytes_told
+from builder.training.settings import settings_of
 
 EFFECTS = ("row", "verdict", "difference", "interval", "p", "seeds", "rate", "at the shared rate")
 COSTS = (
@@ -109,13 +109,12 @@ def costs(found: Ablation) -> list[list[str]]:
 
 def cost(found: Ablation, row: Matched) -> list[str]:
     """What a row costs; its seconds are those of the middle one of its cells."""
-    one, train = row.costs, row.variant.recipe.train
+    one, settings = row.costs, settings_of(row.variant.recipe)
     seconds = [
         record.result.seconds
         for record in found.records
         if record.name == row.variant.name and record.result.status == "done"
     ]
-    settings = make(train)
     tokens = settings.steps * settings.batch * (settings.length or one.length)
     memory = one.memory.total if one.memory else None
     return [
@@ -183,12 +182,15 @@ def protected(text: str) -> str:
 
 def html(found: Ablation) -> str:
     """The table of effects, for a notebook."""
-    heads = "".join(f"<th>{shown(head)}</th>" for head in EFFECTS)
-    lines = (
-        "<tr>" + "".join(f"<td>{shown(cell)}</td>" for cell in line) + "</tr>"
-        for line in effects(found)
-    )
-    return f"<table><tr>{heads}</tr>{''.join(lines)}</table>"
+    return grid(EFFECTS, effects(found))
+
+
+def grid(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A table with a line of heads, as an element of a page."""
+    top = "".join(f"<th>{shown(head)}</th>" for head in heads)
+    rows = ("".join(f"<td>{shown(cell)}</td>" for cell in line) for line in lines)
+    body = "".join(f"<tr>{row}</tr>" for row in rows)
+    return f'<table class="grid"><tr>{top}</tr>{body}</table>'
 
 
 def jsonl(found: Ablation) -> str:

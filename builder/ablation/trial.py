@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 from builder.ablation.cells import Cell, Result
 from builder.ablation.matching import Matched
 from builder.ablation.metrics import Metric
-from builder.ablation.outcome import Ablation, Ask, Comparison, Record, Row, notes
+from builder.ablation.outcome import Ablation, Ask, Comparison, Record, Row, best_rate, edge, notes
 from builder.ablation.queue import Queue
 from builder.ablation.statistics import Paired, paired
 from builder.ablation.swaps import BASE, Variant
-from builder.ablation.verdicts import ALPHA, Verdict, verdicts
+from builder.ablation.verdicts import ALPHA, verdicts
+from builder.training.settings import settings_of
 
 SHIFTED = 1000  # from a seed to that of its twin, which only chance sets apart
 CHOOSING = 2000  # from the recipe's seed to that by which rates are chosen
@@ -35,6 +36,7 @@ class Trial:
     records: dict[tuple[str, str], Record] = field(default_factory=dict)  # by use and key
     curves: dict[str, dict[float, float]] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)  # the best, by row
+    cells: dict[tuple[str, int, float], Cell] = field(default_factory=dict)  # made so far
 
     def outcome(self) -> Ablation:
         if self.ask.lr_sweep:
@@ -78,13 +80,20 @@ class Trial:
     def variant(self, name: str) -> Variant:
         return next(row.variant for row in self.rows if row.variant.name == name)
 
+    def cell(self, name: str, seed: int, rate: float) -> Cell:
+        """A row's cell: made once, as its recipe must be read."""
+        asked = name, seed, rate
+        if asked not in self.cells:
+            self.cells[asked] = Cell(self.variant(name), seed, rate)
+        return self.cells[asked]
+
     def seeds(self, count: int) -> list[int]:
-        first = int(self.base.recipe.train["seed"])  # type: ignore[arg-type]
+        first = settings_of(self.base.recipe).seed
         return list(range(first, first + count))
 
     def shared_rate(self, name: str) -> float:
         """What the row's own page says: the base's, unless the swap is of the rate."""
-        return float(self.variant(name).recipe.train["lr"])  # type: ignore[arg-type]
+        return settings_of(self.variant(name).recipe).lr
 
     def best_rate(self, name: str) -> float:
         return self.rates.get(name, self.shared_rate(name))
@@ -94,8 +103,9 @@ class Trial:
         cells, twins = [], []
         for seed in self.seeds(count):
             for row, rate in product((self.base, *rows), (self.shared_rate, self.best_rate)):
-                cells.append(Cell(row, seed, rate(row.name)))
-            twins += [Cell(self.base, seed + SHIFTED, self.shared_rate(BASE))] * self.twins
+                cells.append(self.cell(row.name, seed, rate(row.name)))
+            if self.twins:
+                twins.append(self.cell(BASE, seed + SHIFTED, self.shared_rate(BASE)))
         self.run(cells, "report")
         self.run(twins, "noise")
 
@@ -118,20 +128,18 @@ class Trial:
         steps = [n - half for n in range(self.ask.lr_sweep)]
         for _ in range(EXTENSIONS + 1):
             self.sweep(names, steps)
-            best = [steps[place_of_best(list(self.curves[name].values()))] for name in names]
-            more = [steps[0] - 1] * (steps[0] in best) + [steps[-1] + 1] * (steps[-1] in best)
+            edges = [edge(self.curves[name]) for name in names]
+            more = [steps[0] - 1] * (-1 in edges) + [steps[-1] + 1] * (1 in edges)
             if not more:
                 break
             steps = sorted([*steps, *more])
-        for name in names:
-            losses = self.curves[name]
-            self.rates[name] = min(losses, key=losses.__getitem__)
+        self.rates = {name: best_rate(self.curves[name]) for name in names}
 
     def sweep(self, names: Sequence[str], steps: Sequence[float]) -> None:
         """The losses of each row at these powers of the factor over its own rate."""
         seed = self.seeds(1)[0] + CHOOSING
         cells = {
-            (name, step): Cell(self.variant(name), seed, rounded(self.shared_rate(name), step))
+            (name, step): self.cell(name, seed, rounded(self.shared_rate(name), step))
             for step in steps
             for name in names
         }
@@ -155,12 +163,12 @@ class Trial:
         every = {**before, **new}
         differences = {name: one.differences for name, one in every.items() if one.differences}
         said = verdicts(differences, self.metric, len(self.looks))
-        return {name: with_verdict(one, said.get(name)) for name, one in new.items()}
+        return {name: replace(one, verdict=said.get(name)) for name, one in new.items()}
 
     def compared(self, name: str, rate: float, base_rate: float, count: int) -> Comparison:
         seeds = self.seeds(count)
-        ours = [self.result("report", Cell(self.variant(name), seed, rate)) for seed in seeds]
-        theirs = [self.result("report", Cell(self.base, seed, base_rate)) for seed in seeds]
+        ours = [self.result("report", self.cell(name, seed, rate)) for seed in seeds]
+        theirs = [self.result("report", self.cell(BASE, seed, base_rate)) for seed in seeds]
         whole = [
             (seed, a, b)
             for seed, a, b in zip(seeds, ours, theirs, strict=True)
@@ -186,8 +194,8 @@ class Trial:
         rate, value = self.shared_rate(BASE), self.metric.value
         pairs = [
             (
-                self.result("noise", Cell(self.base, seed + SHIFTED, rate)),
-                self.result("report", Cell(self.base, seed, rate)),
+                self.result("noise", self.cell(BASE, seed + SHIFTED, rate)),
+                self.result("report", self.cell(BASE, seed, rate)),
             )
             for seed in self.seeds(count)
         ]
@@ -209,16 +217,8 @@ def choosing(result: Result) -> float:
     return result.numbers.get("choosing", math.inf)
 
 
-def place_of_best(losses: Sequence[float]) -> int:
-    return min(range(len(losses)), key=losses.__getitem__)
-
-
 def count_diverged(results: Sequence[Result]) -> int:
     return sum(result.status == "diverged" for result in results)
-
-
-def with_verdict(one: Comparison, said: Verdict | None) -> Comparison:
-    return Comparison(**{**vars(one), "verdict": said})
 
 
 def is_open(one: Comparison) -> bool:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from builder.ablation.named import MATCHES
+from builder.ablation.named import MATCHES, SEEDS, TOLERANCE
 from builder.errors import InputError, Stopped
 from builder.training.signals import stopping
 from builder.verbs import plugin_argument
@@ -71,9 +71,9 @@ def what_is_compared(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--tolerance",
         type=within(float, 0),
-        default=0.01,
+        default=TOLERANCE,
         metavar="SHARE",
-        help="of the base's cost that a row may be off; default: 0.01",
+        help=f"of the base's cost that a row may be off; default: {TOLERANCE}",
     )
 
 
@@ -84,7 +84,7 @@ def how_much(parser: ArgumentParser) -> None:
         type=whole_numbers,
         default=[],
         metavar="N[,N]",
-        help="3 by default; 3,9: nine for the rows that three leave inconclusive",
+        help=f"{SEEDS} by default; 3,9: nine for the rows that three leave inconclusive",
     )
     parser.add_argument(
         "--lr-sweep", type=within(int, 2), default=0, metavar="N", help="rates tried for each row"
@@ -122,7 +122,7 @@ def run(args: Namespace) -> int:
 
     words = sys.argv[1:]
     if args.launch is not None:
-        print(script(args.launch, launched(words), "ablation"), end="")
+        print(script(args.launch, launched(words)), end="")
         return 0
     with stopping() as stop, stop.before_anything("stopped between two cells"), told_to_go_on():
         speaks, args.device = out_of_group(args.device)
@@ -142,15 +142,12 @@ def told_to_go_on() -> Iterator[None]:
 
 def launched(words: list[str]) -> list[str]:
     """The command without what asks for a script of it."""
-    rest = iter(words)
-    return [word for word in rest if not (word.startswith("--launch") and asked_apart(word, rest))]
-
-
-def asked_apart(word: str, rest: Iterator[str]) -> bool:
-    """True, the value of an option behind it when it has none itself."""
-    if "=" not in word:
-        next(rest, None)
-    return True
+    kept, value = [], False
+    for word in words:
+        if not value and word != "--launch" and not word.startswith("--launch="):
+            kept.append(word)
+        value = not value and word == "--launch"  # which stands behind it
+    return kept
 
 
 def compare(args: Namespace, speaks: bool) -> int:
