@@ -16,6 +16,7 @@ from builder.construct import registered
 from builder.graph import Graph, Leaf, edges, leaves
 
 IGNORED = -100  # a label that does not count
+HELD = 1 << 24  # logits at once, if nobody says: 64 MB of them
 
 
 def summed(logits: Tensor, labels: Tensor, z_loss: float = 0.0) -> Tensor:
@@ -44,18 +45,23 @@ def summed_in_chunks(
     ``cost``, whose parameters these are, sums over positions, and reads every one by itself.
     Shapes: x ``(B, T, dim)``, labels ``(B, T)``.
     """
-    x, labels = x.flatten(0, 1)[None], labels.flatten()[None]
+    x, labels = x.flatten(0, 1)[None], labels.flatten()[None]  # (1, N, dim), (1, N)
     if torch.is_grad_enabled():
         learning = [parameter for parameter in parameters if parameter.requires_grad]
         apply: Callable[..., Tensor] = _InChunks.apply
         return apply(cost, chunk, labels, x, *learning)
-    pieces = zip(_cut(x, chunk), _cut(labels, chunk), strict=True)
-    return torch.stack([cost(piece, expected) for piece, expected in pieces]).sum()
+    costs = [cost(x[:, span], labels[:, span]) for span in spans(x.shape[1], chunk)]
+    return torch.stack(costs).sum()
 
 
-def _cut(x: Tensor, chunk: int) -> tuple[Tensor, ...]:
-    """(1, N, ...) in pieces of (1, chunk, ...), the last one shorter."""
-    return torch.split(x, chunk, 1)
+def spans(count: int, chunk: int) -> list[slice]:
+    """``count`` places, ``chunk`` at a time; the last are fewer."""
+    return [slice(first, first + chunk) for first in range(0, count, chunk)]
+
+
+def at_once(chunk: int | None, vocab: int) -> int:
+    """How many positions' logits are held: so many as are asked for, or as fit in ``HELD``."""
+    return chunk or max(1, HELD // vocab)
 
 
 class _InChunks(torch.autograd.Function):
@@ -75,14 +81,13 @@ class _InChunks(torch.autograd.Function):
         towards_x = torch.empty_like(x)  # all at once: bits kept between what is freed split a heap
         totals: list[Tensor] = []
         gradients: list[Tensor | None] = [None] * len(parameters)
-        pieces = (_cut(whole, chunk) for whole in (x, labels, towards_x))
-        for piece, expected, towards in zip(*pieces, strict=True):
+        for span in spans(x.shape[1], chunk):
             with torch.enable_grad():
-                piece = piece.detach().requires_grad_()
-                total = cost(piece, expected)
+                piece = x[:, span].detach().requires_grad_()
+                total = cost(piece, labels[:, span])
             own, *found = torch.autograd.grad(total, (piece, *parameters), allow_unused=True)
             totals.append(total.detach())
-            towards.copy_(own)
+            towards_x[:, span] = own
             gradients = list(map(_added, gradients, found))
         ctx.save_for_backward(towards_x, *gradients)
         return torch.stack(totals).sum()

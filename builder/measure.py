@@ -29,6 +29,7 @@ from builder.errors import InputError
 from builder.fold import shape
 from builder.graph import Graph, Layer, Leaf, edges, walk
 from builder.initial import materialise
+from builder.loss import at_once
 from builder.model import Model, build, length_read
 from builder.recipe import Recipe
 from builder.training.layers import around_layers
@@ -402,7 +403,7 @@ def measure_memory(recipe: Recipe, length: int, batch: int, dtype: str, shards: 
         weights = sum(first_part(parameter, shards) for parameter in model.parameters())
         optimizer = _known(lambda: optimizer_bytes(model, recipe, shards))
         ids = torch.empty(batch, length).long()
-        chunk = cast("int | None", recipe.train["loss_chunk"])
+        chunk = at_once(settings_of(recipe).loss_chunk, recipe.graph.vocab)
         around_layers(model, None, bool(recipe.train["recompute"]))
         activations = _known(lambda: saved_bytes(model, ids, dtype, chunk))
         gathered = gathered_bytes(model) if shards > 1 else 0

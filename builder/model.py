@@ -15,6 +15,7 @@ from builder import initial
 from builder.assemble import Assembler, count_adds
 from builder.construct import import_plugins, make
 from builder.graph import Filler, Layer, leaves
+from builder.head_loss import head_alone, summed_over_head
 from builder.loss import IGNORED, summed, summed_in_chunks, where_chunks_begin
 from builder.recipe import Recipe
 
@@ -79,7 +80,7 @@ class Model(nn.Module):
         ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean
         is 0.  With a ``chunk`` no more than so many positions' logits are held at once, if what
         gives them, and all after it, reads every position by itself; the loss and its gradients are
-        the same, and dropout on logits is drawn chunk by chunk.  ``z_loss`` weighs the square of
+        the same, and can be had once; dropout on logits is drawn chunk by chunk.  ``z_loss`` weighs the square of
         the logarithm of the softmax's denominator, meant over the same labels.
         """
         if chunk is not None and chunk < 1:
@@ -89,6 +90,8 @@ class Model(nn.Module):
         call = self._call(ids, 0, documents, padding)
         body, end = self._run.split(self._end)
         x = body(call.ids, call, None)
+        if head := head_alone(end, x):
+            return _mean(summed_over_head(head, x, labels, chunk, z_loss), labels, call)
         total = summed_in_chunks(
             lambda piece, expected: summed(end(piece, call, None), expected, z_loss),
             self._last_parameters(),

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from builder import build, load_recipe
+from builder import build, head_loss, load_recipe
 from builder import loss as losses
 from builder.construct import make
 from builder.errors import RecipeError
@@ -22,7 +22,7 @@ from builder.laws import Case, recipes
 from builder.laws.case import gradients
 from builder.laws.losses import any_chunk_gives_the_same_loss, labels_of
 from builder.laws.probe import TOLERANCE, distance
-from builder.loss import IGNORED
+from builder.loss import HELD, IGNORED, at_once
 from builder.measure import measure, saved_bytes
 from builder.training.corpus import Batch, Tokens
 from builder.training.exam import Text
@@ -80,18 +80,19 @@ def test_any_chunk_gives_the_same_loss_and_gradients(recipe, number, data):
 def test_law_sees_a_chunk_that_is_left_out(head):
     case = Case(recipe_of(HEADS[head]))
     assert any_chunk_gives_the_same_loss(case) <= TOLERANCE
-    cut = losses._cut
-
-    def all_but_the_first(x, chunk):  # whose first label counts
-        return cut(x, chunk)[1:] or cut(x, chunk)
-
     claims = pytest.raises(AssertionError, match=r"in chunks of \d+, .* differs by")
-    with patch.object(losses, "_cut", all_but_the_first), claims:
+    home = losses if head == "biased and capped" else head_loss
+
+    def all_but_the_first(count, chunk):  # whose first label counts
+        return losses_spans(count, chunk)[1:] or losses_spans(count, chunk)
+
+    losses_spans = losses.spans
+    with patch.object(home, "spans", all_but_the_first), claims:
         any_chunk_gives_the_same_loss(case)
 
 
 def test_law_sees_gradients_of_the_last_chunk_alone():
-    case = Case(recipe_of())
+    case = Case(recipe_of(HEADS["biased and capped"]))
     claims = pytest.raises(AssertionError, match=r"lm_head\.weight differs")
     with patch.object(losses, "_added", lambda total, more: more), claims:
         any_chunk_gives_the_same_loss(case)
@@ -159,15 +160,21 @@ def test_training_and_evaluation_hold_as_few_as_the_recipe_asks(learning):
 @pytest.mark.parametrize("head", HEADS)
 def test_memory_that_is_told_is_what_training_keeps(head, dtype):
     """With chunks the logits are not among what waits for backward; without them they are."""
-    told = {}
+    ids = torch.zeros(ROWS, LENGTH, dtype=torch.long)
     for chunk in (None, 5):
         recipe = recipe_of(HEADS[head], vocab=3001, dtype=dtype, loss_chunk=chunk)
-        told[chunk] = measure(recipe, LENGTH, ROWS).memory.activations
-        ids = torch.zeros(ROWS, LENGTH, dtype=torch.long)
-        assert told[chunk] == saved_bytes(build(recipe).train(), ids, dtype, chunk)
+        told = measure(recipe, LENGTH, ROWS).memory.activations
+        assert told == saved_bytes(build(recipe).train(), ids, dtype, at_once(chunk, 3001))
+    all_at_once = saved_bytes(build(recipe).train(), ids, dtype)
     logits = ROWS * LENGTH * 3001 * 4  # of the log-softmax alone, in float32
     towards_weights = 2 * 3001 * 8 * 4  # the head's gradients, which chunks bring forward
-    assert told[None] - told[5] > logits - towards_weights
+    assert all_at_once - told > logits - towards_weights
+
+
+def test_as_many_logits_are_held_as_fit_if_nobody_says():
+    assert at_once(7, 50257) == 7
+    assert at_once(None, 50257) == HELD // 50257 == 333
+    assert at_once(None, 2 * HELD) == 1
 
 
 # The same run

@@ -13,6 +13,7 @@ from torch import nn
 from builder.errors import RecipeError
 from builder.training.optimizers import (
     AdamW,
+    AdamWSteps,
     Learner,
     Lion,
     LionSteps,
@@ -54,6 +55,31 @@ def test_lion_moves_by_the_sign_of_its_momentum():
             x[i] -= 0.01 * ((c > 0) - (c < 0) + 0.3 * x[i])
             m[i] = 0.99 * m[i] + 0.01 * gi
     torch.testing.assert_close(weight.detach(), torch.tensor(x, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_adamw_takes_the_steps_of_torch_s_own(dtype):
+    """To the bit, over groups of their own decays and rates, and weights without a gradient."""
+    dice = torch.Generator().manual_seed(0)
+    starts = [torch.randn(shape, generator=dice, dtype=dtype) for shape in ((4, 3), (5,), (2,))]
+    ours, theirs = ([nn.Parameter(start.clone()) for start in starts] for _ in range(2))
+
+    def groups(weights, **rates):
+        decays = {"weight_decay": 0.1}, {"weight_decay": 0.0}
+        parts = weights[:1], weights[1:]
+        return [{"params": p, **d, **rates} for p, d in zip(parts, decays, strict=True)]
+
+    adamw = AdamWSteps(groups(ours, rate=0.5), (0.9, 0.95), 1e-8)
+    torchs = torch.optim.AdamW(groups(theirs, lr=0.01), betas=(0.9, 0.95), eps=1e-8, fused=True)
+    set_rate([adamw], 0.02)
+    for step in range(4):
+        for mine, other in zip(ours, theirs, strict=True):
+            gradient = torch.randn(mine.shape, generator=dice, dtype=dtype)
+            mine.grad, other.grad = gradient, gradient.clone()
+        ours[1].grad = theirs[1].grad = ours[1].grad if step else None
+        adamw.step()
+        torchs.step()
+        assert all(map(torch.equal, ours, theirs))
 
 
 @pytest.mark.parametrize("shape", [(5, 9), (9, 5), (6, 6)])
@@ -111,7 +137,7 @@ def test_a_model_without_matrices_in_layers_needs_no_muon():
         "dims": {"dim": 8, "vocab": 300, "context": 24},
     }
     training = prepare(recipe_of(page | {"blocks": {}}, optimizer="muon")).training
-    assert [type(one) for one in training.optimizers] == [torch.optim.AdamW]
+    assert [type(one) for one in training.optimizers] == [AdamWSteps]
 
 
 @given(st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=5), st.data())

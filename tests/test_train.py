@@ -27,6 +27,7 @@ from builder.training.prepare import prepare
 from builder.training.progress import Progress, duration
 from builder.training.runs import open_run
 from builder.training.step import Step, evaluate, take_step
+from tests.commands import python
 from tests.tiny_runs import assert_same
 
 ROOT = Path(__file__).parent.parent
@@ -378,3 +379,25 @@ def test_a_run_takes_a_thread_for_each_core_unless_told_how_many(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS")
     use_physical_cores()
     assert taken == [physical_cores()] and 1 <= taken[0] <= os.cpu_count()
+
+
+def test_memory_is_kept_unless_the_environment_says_otherwise(tmp_path, monkeypatch):
+    """Of a block of 8 MB, allocated and freed again and again, no page is cleared twice."""
+    page = """
+import resource, torch
+from builder.devices import keep_memory
+keep_memory()
+for _ in range(3):
+    torch.empty(1 << 21).fill_(1)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(20):
+    torch.empty(1 << 21).fill_(1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+    def faults():
+        return int(python(tmp_path, "-c", page).stdout)
+
+    assert faults() < 200
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "131072")
+    assert faults() > 200

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from builder.construct import make
-from builder.devices import pick_device, use_physical_cores
+from builder.devices import pick_device, settle
 from builder.errors import InputError
 from builder.graph import Filler
 from builder.index import load_index
@@ -36,7 +36,7 @@ def measure(
     of a task, that of samples so long.  InputError if a length is past the model's table, or past
     its context and ``past_context`` is not said.
     """
-    use_physical_cores()
+    settle()
     settings = settings_of(run.recipe)
     exams = held_out(run) if data is None else {data: whole(run, data)}
     for name, exam in exams.items():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from builder.errors import ResourceError
+from builder.loss import at_once
 from builder.measure import measure_memory
 from builder.recipe import Recipe
 from builder.training.settings import settings_of
@@ -77,7 +78,8 @@ def needed(recipe: Recipe, world: World) -> int | None:
     length = settings.length or recipe.graph.context
     shards = world.size if world.shard else 1
     kept = measure_memory(recipe, length, rows, settings.dtype, shards).total
-    passing = 2 * 4 * recipe.graph.vocab * min(rows * length, settings.loss_chunk or math.inf)
+    vocab = recipe.graph.vocab
+    passing = 2 * 4 * vocab * min(rows * length, at_once(settings.loss_chunk, vocab))
     return None if kept is None else kept + int(passing)
 
 

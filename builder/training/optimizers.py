@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from blocks.registry import register
 from builder.graph import Graph, leaves
@@ -83,6 +82,39 @@ def grouped(found: Sequence[Learner], decay: float, decays: Mapping[str, float])
     return [{"params": p, "weight_decay": d, "rate": r} for (d, r), p in groups.items()]
 
 
+class Optimizer:
+    """Moves the parameters of its groups, whose ``lr`` is set before each step.
+
+    Torch's own class imports the whole of its compiler when one is made, which takes a second.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        self.param_groups = [{"lr": 0.0, **group} for group in groups]
+        self.state: dict[Tensor, dict[str, Tensor]] = {}
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+        for group in self.param_groups:
+            moved = [p for p in group["params"] if p.grad is not None]
+            for p in moved:
+                if p not in self.state:
+                    self.state[p] = self.begin(p)
+            if moved:
+                self.move(moved, group)
+
+    def zero_grad(self) -> None:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.grad = None
+
+    def begin(self, p: Tensor) -> dict[str, Tensor]:
+        """What is remembered of a parameter before its first step."""
+        return {"momentum": torch.zeros_like(p)}
+
+    def move(self, moved: list[Tensor], group: Mapping[str, Any]) -> None:
+        raise NotImplementedError
+
+
 class Decaying:
     """What optimizers share: the decay of matrices, and of others by paths of their names."""
 
@@ -119,7 +151,40 @@ class AdamW(Decaying):
         return [self.of(self.groups(found, found))]
 
     def of(self, groups: list[Any]) -> Optimizer:
-        return torch.optim.AdamW(groups, lr=0.0, betas=self.betas, eps=self.eps, fused=True)
+        return AdamWSteps(groups, self.betas, self.eps)
+
+
+class AdamWSteps(Optimizer):
+    """AdamW's step, by torch's one kernel for all tensors."""
+
+    def __init__(self, groups: list[Any], betas: tuple[float, float], eps: float) -> None:
+        super().__init__(groups)
+        self.betas, self.eps = betas, eps
+
+    def begin(self, p: Tensor) -> dict[str, Tensor]:
+        means = {name: torch.zeros_like(p) for name in ("exp_avg", "exp_avg_sq")}
+        return {"step": torch.zeros((), dtype=torch.float32, device=p.device), **means}
+
+    @torch.no_grad()
+    def move(self, moved: list[Tensor], group: Mapping[str, Any]) -> None:
+        names = ("exp_avg", "exp_avg_sq", "step")
+        means, squares, steps = ([self.state[p][name] for p in moved] for name in names)
+        torch._foreach_add_(steps, 1)
+        torch._fused_adamw_(
+            moved,
+            [p.grad for p in moved],
+            means,
+            squares,
+            [],
+            steps,
+            lr=group["lr"],
+            beta1=self.betas[0],
+            beta2=self.betas[1],
+            weight_decay=group["weight_decay"],
+            eps=self.eps,
+            amsgrad=False,
+            maximize=False,
+        )
 
 
 @register("muon", kind="optimizer")
@@ -160,26 +225,19 @@ class MuonSteps(Optimizer):
     """
 
     def __init__(self, groups: list[Any], momentum: float, nesterov: bool) -> None:
-        defaults = {"lr": 0.0, "momentum": momentum, "nesterov": nesterov, "weight_decay": 0.0}
-        super().__init__(groups, defaults)
+        super().__init__(groups)
+        self.momentum, self.nesterov = momentum, nesterov
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        assert closure is None
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                momentum = state["momentum"].lerp_(p.grad, 1 - group["momentum"])
-                update = p.grad.lerp(momentum, group["momentum"]) if group["nesterov"] else momentum
-                dtype = torch.bfloat16 if p.is_cuda else update.dtype
-                flat = orthogonal(whole(update).to(dtype)).to(p.dtype)
-                scale = 0.2 * math.sqrt(max(p.shape[-2:]))
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.sub_(group["lr"] * scale * placed_as(p, flat))
+    def move(self, moved: list[Tensor], group: Mapping[str, Any]) -> None:
+        for p in moved:
+            momentum = self.state[p]["momentum"].lerp_(p.grad, 1 - self.momentum)
+            update = p.grad.lerp(momentum, self.momentum) if self.nesterov else momentum
+            dtype = torch.bfloat16 if p.is_cuda else update.dtype
+            flat = orthogonal(whole(update).to(dtype)).to(p.dtype)
+            scale = 0.2 * math.sqrt(max(p.shape[-2:]))
+            p.mul_(1 - group["lr"] * group["weight_decay"])
+            p.sub_(group["lr"] * scale * placed_as(p, flat))
 
 
 def orthogonal(x: Tensor) -> Tensor:
@@ -219,26 +277,20 @@ class Lion(Decaying):
 
 
 class LionSteps(Optimizer):
-    """Lion's step, as torch has optimizers."""
+    """Lion's step."""
 
     def __init__(self, groups: list[Any], betas: tuple[float, float]) -> None:
-        super().__init__(groups, {"lr": 0.0, "betas": betas, "weight_decay": 0.0})
+        super().__init__(groups)
+        self.betas = betas
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]
-        assert closure is None
-        for group in self.param_groups:
-            lr, (beta1, beta2) = group["lr"], group["betas"]
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                momentum = state["momentum"]
-                p.mul_(1 - lr * group["weight_decay"])
-                p.sub_(lr * torch.lerp(p.grad, momentum, beta1).sign_())
-                momentum.lerp_(p.grad, 1 - beta2)
+    def move(self, moved: list[Tensor], group: Mapping[str, Any]) -> None:
+        lr, (beta1, beta2) = group["lr"], self.betas
+        for p in moved:
+            momentum = self.state[p]["momentum"]
+            p.mul_(1 - lr * group["weight_decay"])
+            p.sub_(lr * torch.lerp(p.grad, momentum, beta1).sign_())
+            momentum.lerp_(p.grad, 1 - beta2)
 
 
 def set_rate(optimizers: Iterable[Optimizer], lr: float) -> None:
@@ -268,7 +320,7 @@ def restore(
     for full, value in tensors:
         key, _, name = full.partition("/")
         parameter = parameters[name]
-        state = owners[id(parameter)].state[parameter]
+        state = owners[id(parameter)].state.setdefault(parameter, {})
         if value.shape == parameter.shape:
             state[key] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False)
             put(state[key], value)

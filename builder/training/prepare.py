@@ -14,7 +14,7 @@ import tokenizers
 import torch
 
 from builder.construct import make
-from builder.devices import use_physical_cores
+from builder.devices import settle
 from builder.errors import Finding, InputError, RecipeError
 from builder.tokenizers import Tokenizer, numbered
 from builder.training.corpus import Corpus, count_bytes, split, tokenised
@@ -63,7 +63,7 @@ def prepare(
     world: World = ALONE,
 ) -> Prepared:
     """Everything up to the first step; ``start`` is a run whose weights are taken."""
-    use_physical_cores()
+    settle()
     if not world.first:
         world.wait()  # the first process reads the texts; the others find what it made
     texts = prepare_texts(recipe, say, start, tokenizer)

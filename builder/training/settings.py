@@ -18,8 +18,9 @@ class Train:
 
     ``batch`` is the windows of a step, of ``length`` tokens each (the context if none), in
     ``accumulate`` parts.  ``documents: apart`` keeps what stands in one window from seeing each
-    other.  With a ``loss_chunk`` the logits of no more than so many tokens are held at once; with
-    ``recompute`` a layer's activations are computed again for its gradient, and not held.
+    other.  The logits of no more than ``loss_chunk`` tokens are held at once, if none of as many as
+    fit in 64 MB; with ``recompute`` a layer's activations are computed again for its gradient, and
+    not held.
 
     ``lr`` is the schedule's peak; ``rates`` are those of parameters by a path of their names
     (``attention.q``, ``layers.*.glu``), a later line before an earlier.  ``z_loss`` weighs the

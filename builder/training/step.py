@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from torch import Tensor
-from torch.optim import Optimizer
+from torch.nn import functional as F
 
-from builder.loss import IGNORED
+from builder.loss import IGNORED, at_once
 from builder.model import Model
 from builder.training.corpus import Batch
 from builder.training.exam import Exam
 from builder.training.layers import Dropout
-from builder.training.optimizers import set_rate
+from builder.training.optimizers import Optimizer, set_rate
 from builder.training.order import Array
 from builder.training.settings import Train
 from builder.training.world import World, local, whole
@@ -153,7 +153,7 @@ def backward(training: Training, batch: Batch, index: int) -> Tensor:
                 part.ids,
                 part.labels,
                 documents=part.documents,
-                chunk=settings.loss_chunk,
+                chunk=at_once(settings.loss_chunk, training.model.recipe.graph.vocab),
                 z_loss=settings.z_loss,
             )
             weighed = loss * (part.learnt / max(total, 1))
@@ -180,11 +180,17 @@ def digest(tensors: Iterable[Tensor]) -> Tensor:
     """
     total = None
     for place, tensor in enumerate(tensors):
-        flat = local(tensor).contiguous().flatten()
-        words = flat.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[flat.element_size()])
-        own = words.sum(dtype=torch.int64) * (2 * place + 1)
+        own = words(local(tensor).contiguous().flatten()).sum() * (2 * place + 1)
         total = own if total is None else total + own
     return torch.zeros((), dtype=torch.int64) if total is None else total
+
+
+def words(flat: Tensor) -> Tensor:
+    """The bits of a vector, as integers of 64 of them; zeros fill up the last."""
+    whole = 8 // flat.element_size()
+    if len(flat) % whole or flat.storage_offset() % whole:
+        flat = F.pad(flat, (0, -len(flat) % whole)).clone()
+    return flat.view(torch.int64)
 
 
 @torch.no_grad()
@@ -264,7 +270,8 @@ def answered(
 ) -> tuple[Tensor, Tensor | int]:
     """The mean loss of a part, and if it is asked how many labels the greatest logits guess."""
     if not answers:
-        loss = model.loss(part.ids, part.labels, documents=part.documents, chunk=loss_chunk)
+        chunk = at_once(loss_chunk, model.recipe.graph.vocab)
+        loss = model.loss(part.ids, part.labels, documents=part.documents, chunk=chunk)
         return loss, 0
     logits, loss = model.logits_and_loss(part.ids, part.labels, documents=part.documents)
     return loss, ((logits.argmax(-1) == part.labels) & (part.labels != IGNORED)).sum()
