@@ -28,8 +28,10 @@ def head_alone(end: ChainRun, x: Tensor) -> LMHead | None:
 
 
 def _watched(module: nn.Module) -> bool:
-    """Whether something is called when the module is."""
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    """Whether something else is called when the module is."""
+    around = module._forward_hooks, module._forward_pre_hooks
+    behind = module._backward_hooks, module._backward_pre_hooks
+    return any((*around, *behind)) or "forward" in vars(module)
 
 
 def summed_over_head(
@@ -62,7 +64,9 @@ class _OfHead(torch.autograd.Function):
         rows, labels, vocab = x.flatten(0, 1), labels.flatten(), len(weight)
         needed = ctx.needs_input_grad[4:] if learning else (False, False, False)
         given = zip((rows, weight, bias), needed, strict=True)
-        to_x, to_weight, to_bias = (torch.zeros_like(t) if need else None for t, need in given)
+        to_x, to_weight, to_bias = (
+            t.new_zeros(t.shape) if t is not None and need else None for t, need in given
+        )
         line = LINE // x.element_size()
         held = x.new_empty(min(chunk, len(rows)), -(-vocab // line) * line)
         total = x.new_zeros(())

@@ -80,8 +80,8 @@ class Model(nn.Module):
         ``labels[b, t]`` is the token expected after ``ids[b, t]``.  With no label at all the mean
         is 0.  With a ``chunk`` no more than so many positions' logits are held at once, if what
         gives them, and all after it, reads every position by itself; the loss and its gradients are
-        the same, and can be had once; dropout on logits is drawn chunk by chunk.  ``z_loss`` weighs the square of
-        the logarithm of the softmax's denominator, meant over the same labels.
+        the same, and can be had once; dropout on logits is drawn chunk by chunk.  ``z_loss`` weighs
+        the square of the logarithm of the softmax's denominator, meant over the same labels.
         """
         if chunk is not None and chunk < 1:
             raise ValueError(f"chunk={chunk} is below 1")

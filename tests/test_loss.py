@@ -171,6 +171,20 @@ def test_memory_that_is_told_is_what_training_keeps(head, dtype):
     assert all_at_once - told > logits - towards_weights
 
 
+def test_what_is_called_with_the_head_is_called_in_chunks_too():
+    """A hook, or what has taken the place of its ``forward``, as adapters do."""
+    model = build(recipe_of(), dtype=torch.float64).requires_grad_(False)
+    ids = torch.arange(ROWS * LENGTH).reshape(ROWS, LENGTH) % VOCAB
+    plain, calls = model.loss(ids, ids), []
+    hook = model.lm_head.register_forward_hook(lambda *given: calls.append(1))
+    assert distance(model.loss(ids, ids, chunk=5), plain) <= TOLERANCE and calls
+    hook.remove()
+    forward = model.lm_head.forward
+    model.lm_head.forward = lambda x: 20 * forward(x)
+    assert distance(model.loss(ids, ids, chunk=5), model.loss(ids, ids)) <= TOLERANCE
+    assert distance(model.loss(ids, ids, chunk=5), plain) > 1e-3
+
+
 def test_as_many_logits_are_held_as_fit_if_nobody_says():
     assert at_once(7, 50257) == 7
     assert at_once(None, 50257) == HELD // 50257 == 333

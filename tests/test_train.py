@@ -387,7 +387,7 @@ def test_memory_is_kept_unless_the_environment_says_otherwise(tmp_path, monkeypa
 import resource, torch
 from builder.devices import keep_memory
 keep_memory()
-for _ in range(3):
+for _ in range(40):
     torch.empty(1 << 21).fill_(1)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):

@@ -111,7 +111,8 @@ class Optimizer:
         """What is remembered of a parameter before its first step."""
         return {"momentum": torch.zeros_like(p)}
 
-    def move(self, moved: list[Tensor], group: Mapping[str, Any]) -> None:
+    def move(self, moved: list[Any], group: Mapping[str, Any]) -> None:
+        """Move some parameters of a group, each of which has a gradient and a state."""
         raise NotImplementedError
 
 
@@ -166,7 +167,7 @@ class AdamWSteps(Optimizer):
         return {"step": torch.zeros((), dtype=torch.float32, device=p.device), **means}
 
     @torch.no_grad()
-    def move(self, moved: list[Tensor], group: Mapping[str, Any]) -> None:
+    def move(self, moved: list[Any], group: Mapping[str, Any]) -> None:
         names = ("exp_avg", "exp_avg_sq", "step")
         means, squares, steps = ([self.state[p][name] for p in moved] for name in names)
         torch._foreach_add_(steps, 1)
@@ -229,7 +230,7 @@ class MuonSteps(Optimizer):
         self.momentum, self.nesterov = momentum, nesterov
 
     @torch.no_grad()
-    def move(self, moved: list[Tensor], group: Mapping[str, Any]) -> None:
+    def move(self, moved: list[Any], group: Mapping[str, Any]) -> None:
         for p in moved:
             momentum = self.state[p]["momentum"].lerp_(p.grad, 1 - self.momentum)
             update = p.grad.lerp(momentum, self.momentum) if self.nesterov else momentum
@@ -284,7 +285,7 @@ class LionSteps(Optimizer):
         self.betas = betas
 
     @torch.no_grad()
-    def move(self, moved: list[Tensor], group: Mapping[str, Any]) -> None:
+    def move(self, moved: list[Any], group: Mapping[str, Any]) -> None:
         lr, (beta1, beta2) = group["lr"], self.betas
         for p in moved:
             momentum = self.state[p]["momentum"]
