@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from blocks.call import Call
 from blocks.mask import Visibility
+from blocks.static_cache import places_of
 from blocks.watch import WATCHERS
 
 # Places (..., q, 1) and (..., 1, k) of a call -> (heads, ..., q, k).
@@ -42,6 +43,8 @@ def attend(
     if WATCHERS:
         _tell(q, k, call, mask, scale=scale, bias=bias, softcap=softcap, sinks=sinks)
     weigh = partial(_weigh, scale=scale, softcap=softcap, sinks=sinks, dropout=dropout)
+    if call.place is not None:
+        return _step(q, k, v, call, mask, bias, weigh)
     length, span = q.shape[2], mask.span
     if span is not None:  # a cache may keep more, for others that read it
         k, v = k[:, :, -(length + span - 1) :], v[:, :, -(length + span - 1) :]
@@ -59,6 +62,30 @@ def attend(
     seen = call.once((mask, length, total), lambda: _seen(call, mask, i, j))
     seen = seen[:, None] if rows else seen  # (B, 1, T, S) or (T, S)
     return weigh(q, k, v, seen, _added(call, bias, i, j))
+
+
+def _step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    call: Call,
+    mask: Visibility,
+    bias: Bias | None,
+    weigh: partial[Tensor],
+) -> Tensor:
+    """One query over all that a static cache has room for, of which it sees what was written."""
+    i = call.place
+    assert i is not None
+    j = places_of(k.shape[2], i)
+    seen = _seen(call, mask, i[:, None], j[None])  # (B, 1, S) or (1, S)
+    seen = seen[:, None] if seen.dim() == 3 else seen
+    added = _added(call, bias, i[:, None], j[None])
+    if weigh.keywords["sinks"] is not None or q.shape[1] == k.shape[1]:
+        return weigh(q, k, v, seen, added)
+    shared = k.shape[1], -1  # queries of one key head are read as if they stood at places of a text
+    q = q.squeeze(2).unflatten(1, shared)
+    added = None if added is None else added.squeeze(2).unflatten(1, shared)
+    return weigh(q, k, v, seen, added).flatten(1, 2).unsqueeze(2)
 
 
 def _tell(q: Tensor, k: Tensor, *given: Any, **options: Any) -> None:

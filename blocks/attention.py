@@ -22,6 +22,7 @@ from blocks.registry import (
     size,
 )
 from blocks.stack import call_row, stack
+from blocks.static_cache import newest
 
 
 @register("attention", kind="mixer")
@@ -136,7 +137,7 @@ class Attention(nn.Module):
             q = q * factor[:, None, :, None].to(q.dtype)
         k, v = kv_from or self._keys_values(x, call, cache, value_from)
         if lend is not None:
-            lend.update(keys_values=(k, v), values=v[:, :, -x.shape[1] :])
+            lend.update(keys_values=(k, v), values=newest(v, x.shape[1], call.place))
         out = attend(
             q,
             k,

@@ -17,6 +17,9 @@ class Call:
     ``ids`` (B, T); ``positions`` (1 or B, T).  Over all ``S`` places, cached ones included, and
     None where rows are alike: ``counted`` (B, S), their positions; ``segments`` (B, S), equal
     within a document; ``padding`` (B, S), True where there is no token.
+
+    A step of fixed shapes reads one token, whose ``place`` is a tensor (1,): then ``S`` is all the
+    room there is, and what lies behind the token is not there yet.
     """
 
     ids: Tensor
@@ -25,6 +28,7 @@ class Call:
     counted: Tensor | None = None
     segments: Tensor | None = None
     padding: Tensor | None = None
+    place: Tensor | None = None
     losses: list[Tensor] = field(default_factory=list)
     memo: dict[Hashable, Any] = field(default_factory=dict)
     taps: dict[Hashable, Any] = field(default_factory=dict)  # what is read further on
@@ -49,6 +53,8 @@ class Call:
 
     def lengths(self) -> Tensor:
         """How many tokens of each new one's text have been read so far: (1 or B, 1 or T)."""
+        if self.place is not None:
+            return self.positions + 1
         if self.counted is None:
             return torch.full((1, 1), self.end, device=self.ids.device)
         read = self.counted + (1 if self.padding is None else (~self.padding).long())
@@ -60,6 +66,20 @@ class Call:
     def new_padding(self) -> Tensor | None:
         """``padding`` of the new tokens alone, (B, T)."""
         return None if self.padding is None else self.padding[:, self.start :]
+
+
+def step_call(ids: Tensor, place: Tensor, room: int, padding: Tensor | None) -> Call:
+    """One more token a row, (B, 1), at a ``place`` (1,) of the ``room``; padding (B, room)."""
+    if padding is None:
+        return Call(ids, room - 1, place[None], place=place)
+    counted = before_each(padding)
+    return Call(ids, room - 1, counted[:, place], counted, None, padding, place)
+
+
+def before_each(padding: Tensor) -> Tensor:
+    """How many tokens stand before each place, (B, S)."""
+    real = (~padding).long()
+    return real.cumsum(1) - real
 
 
 def start_call(ids: Tensor, start: int, documents: Tensor | None, padding: Tensor | None) -> Call:

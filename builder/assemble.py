@@ -10,6 +10,7 @@ meet only leaves and layers.
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -118,6 +119,26 @@ class ParallelRun:
         for branch in self.branches[1:]:
             total = total + branch(x, call, cache)
         return total
+
+
+def leaf_runs(run: Run) -> Iterator[LeafRun]:
+    """Every leaf of what runs, a joiner before its body."""
+    match run:
+        case LeafRun():
+            yield run
+            inside = [] if run.body is None else [run.body]
+        case ChainRun():
+            inside = run.parts
+        case ParallelRun():
+            inside = run.branches
+        case ResidualRun():
+            inside = [run.body]
+        case TapRun():
+            inside = []
+        case _:  # a layer, or what training has put round it
+            inside = [run.run]  # type: ignore[attr-defined]
+    for part in inside:
+        yield from leaf_runs(part)
 
 
 class Body(nn.Module):

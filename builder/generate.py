@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from blocks.cache import Cache
 
 if TYPE_CHECKING:
+    from builder.decode import Decoder
     from builder.model import Model
+
+TRIED = 8  # steps, until it is known how long one takes
+SAVED = 0.5  # of a step, at the least, where it is compiled
+BASE, EACH = 8.0, 3.0  # seconds that compiling takes, and more for each kind of layer
 
 
 @torch.no_grad()
@@ -29,6 +38,8 @@ def generate(
     padding: Tensor | None = None,
     stream: Callable[[Tensor], None] | None = None,
     cache: Cache | None = None,
+    compile: bool | Literal["auto"] = False,
+    int8: bool = False,
 ) -> Tensor:
     """Each row's prompt and up to ``max_new_tokens`` more, (B, T + new).
 
@@ -37,9 +48,16 @@ def generate(
     prompts.  A row that reached a ``stop`` id repeats it; when all have, generation ends.  An empty
     prompt starts from the model's ``start_id``.  ``stream`` is called with each new column (B,);
     ``cache`` holds what was read before, and is left holding all but the last.
-    Raises ValueError if the model cannot read so many positions.
+
+    ``compile`` makes the steps faster after some seconds, and ``auto`` does where that pays; one
+    that cannot be compiled goes on as it is, with a warning.  ``int8`` rounds the matrices of
+    compiled steps to 8 bits, on a CPU; ``Decoder`` says how much it errs.
+    Raises ValueError if the model cannot read so many positions, or if a given cache is to be
+    compiled.
     """
     _check(temperature, top_k, top_p, max_new_tokens)
+    if cache is not None and (compile or int8):
+        raise ValueError("compiled steps keep a cache of their own, and none can be given")
     prompt = ids if ids.shape[1] else _start(model, ids)
     cache = model.new_cache(len(ids)) if cache is None else cache
     total = len(cache) + prompt.shape[1] + max_new_tokens - 1
@@ -49,18 +67,69 @@ def generate(
     stops = torch.tensor(list(stop), dtype=ids.dtype, device=ids.device)
     done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     columns = [prompt]
+    if padding is not None:
+        padding = F.pad(padding, (0, total - padding.shape[1]))
+    when = "now" if compile is True or int8 else "auto" if compile else "never"
+    read = Reader(model, cache, total, padding, when, int8)
     with _evaluating(model):
         while len(columns) <= max_new_tokens and not bool(done.all()):
-            logits = model(columns[-1], cache=cache, padding=padding)[:, -1]
-            chosen = choose(logits, temperature, top_k, top_p, generator)
-            chosen = torch.where(done, columns[-1][:, -1], chosen)
-            done = done | torch.isin(chosen, stops)
+            chosen = choose(read(columns[-1]), temperature, top_k, top_p, generator)
+            if stop:
+                chosen = torch.where(done, columns[-1][:, -1], chosen)
+                done = done | torch.isin(chosen, stops)
             columns.append(chosen[:, None])
-            if padding is not None:
-                padding = torch.cat([padding, padding.new_zeros(len(ids), 1)], 1)
             if stream is not None:
                 stream(chosen)
     return torch.cat([ids, *columns[1:]], 1)
+
+
+@dataclass
+class Reader:
+    """Reads column after column, and gives the logits that follow: by the model, or by steps that
+    are compiled, ``now``, ``never``, or if it pays (``auto``).
+    """
+
+    model: Model
+    cache: Cache
+    room: int
+    padding: Tensor | None  # (B, room)
+    when: str
+    int8: bool
+    decoder: Decoder | None = None
+    steps: int = 0
+    began: float = 0.0
+
+    def __call__(self, ids: Tensor) -> Tensor:
+        """The logits after these tokens: (B, T) to (B, vocab)."""
+        if self.decoder is None and self.steps and self._pays():
+            self._prepare()
+        if self.decoder is not None:
+            return self.decoder(ids)
+        end = len(self.cache) + ids.shape[1]
+        padding = None if self.padding is None else self.padding[:, :end]
+        logits: Tensor = self.model(ids, cache=self.cache, padding=padding)
+        self.steps += 1
+        if self.steps == 1:  # the prompt is read
+            self.began = time.perf_counter()
+        return logits[:, -1]
+
+    def _pays(self) -> bool:
+        if self.when != "auto" or self.steps != TRIED:
+            return self.when == "now"
+        from builder.decode import cut
+
+        seconds = (time.perf_counter() - self.began) / (TRIED - 1)
+        kinds = len({key for key, _ in cut(self.model)})
+        return (self.room - len(self.cache)) * seconds * SAVED > BASE + EACH * kinds
+
+    def _prepare(self) -> None:
+        from builder.decode import Decoder, NotCompiled
+
+        try:
+            self.decoder = Decoder(self.model, self.cache, self.room, self.padding, self.int8)
+        except NotCompiled as error:
+            warnings.warn(f"the steps are not compiled: {error}", stacklevel=2)
+            self.when = "never"
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from torch import Tensor
 
 from blocks.cache import Cache, KeyValues
 from builder.construct import make
+from builder.decode import Decoder, NotCompiled
 from builder.graph import Edge, Filler, Leaf, leaves
 from builder.laws.case import Case
-from builder.laws.probe import agree
+from builder.laws.probe import TOLERANCE, agree, distance
 from builder.model import Model, length_read
 
 LONG = 4  # times a case's length: past the first buffer of a cache, so that it is moved
@@ -36,6 +37,32 @@ def cached_equals_full(case: Case) -> float:
         _in_chunks_is_at_once(model, ids, pieces(length, case.seed + 1), {"padding": padding}),
         _in_chunks_is_at_once(model, ids, pieces(length, case.seed + 2), {"documents": documents}),
     )
+
+
+@torch.no_grad()
+def fixed_steps_equal_full(case: Case) -> float:
+    """Steps in tensors of fixed shapes, which can be compiled, give the logits of one forward; with
+    padding too.  A block that asks what its numbers are, as experts do, has none.
+    """
+    model = case.model
+    ids = case.ids(2, min(2 * case.length, alike_up_to(model)))
+    length, first = ids.shape[1], max(1, ids.shape[1] // 3)
+    padding = torch.zeros_like(ids, dtype=torch.bool)
+    padding[1, : first - 1] = True
+    worst = 0.0
+    for given in (None, padding):
+        cache = model.new_cache(len(ids))
+        model(ids[:, :first], cache=cache, padding=None if given is None else given[:, :first])
+        try:
+            step = Decoder(model, cache, length, given, lower=lambda traced, example: traced)
+        except NotCompiled:
+            return 0.0
+        full = model(ids, padding=given)
+        for n in range(first, length):
+            error = distance(step(ids[:, n : n + 1]), full[:, n])
+            assert error <= TOLERANCE, f"a step of fixed shapes differs by {error:.3g} at place {n}"
+            worst = max(worst, error)
+    return worst
 
 
 def alike_up_to(model: Model) -> int:

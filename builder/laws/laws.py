@@ -29,6 +29,7 @@ LAWS: dict[str, Law] = {
         causality.rows_are_independent,
         causality.dropout_is_off_in_eval,
         caches.cached_equals_full,
+        caches.fixed_steps_equal_full,
         caches.caches_can_be_edited,
         caches.cache_size_is_known,
         batches.padded_equals_unpadded,
@@ -59,6 +60,7 @@ LAWS: dict[str, Law] = {
 
 DEAR = {  # asked of one case in so many, where many cases are held
     "cached_equals_full": 2,
+    "fixed_steps_equal_full": 6,
     "caches_can_be_edited": 3,
     "no_option_is_dead": 4,
     "any_chunk_gives_the_same_loss": 2,
