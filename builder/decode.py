@@ -7,6 +7,7 @@ compiled, and nothing is looked up at a step.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -61,7 +62,7 @@ class Decoder:
         device = next(model.parameters()).device
         ids = torch.zeros(cache.batch_size, 1, dtype=torch.long, device=device)
         self.place = torch.full((1,), len(cache), device=device)
-        self.beside = [self.place] if padding is None else [self.place, padding]
+        self.beside = [self.place] if padding is None else [self.place, padding.contiguous()]
         known: dict[Hashable, Compiled] = {}
         self.steps: list[Step] = []
         x = ids
@@ -69,14 +70,15 @@ class Decoder:
             piece = Piece(parts, room, cache)
             kind = key, tuple(p.shape for p in piece.parameters())
             if kind not in known:
-                known[kind] = compiled(piece, [x, ids, *self.beside], int8, lower or inductor)
+                given = [x.contiguous(), ids, *self.beside]
+                known[kind] = compiled(piece, given, int8, lower or inductor)
             self.steps.append(known[kind].step(piece))
             x, *_ = self.steps[-1].out(x, ids, *self.beside)
 
     @torch.no_grad()
     def __call__(self, ids: Tensor) -> Tensor:
         """The logits that follow one more token a row: (B, 1) to (B, vocab)."""
-        x = ids
+        x = ids = ids.contiguous()
         for step in self.steps:
             x, *step.summaries = step.out(x, ids, *self.beside)
         self.place += 1
@@ -139,7 +141,12 @@ class Piece(nn.Module):
 
     @property
     def summaries(self) -> list[Tensor]:
-        return [t for state in self.moved.values() for t in state.tensors.values()]
+        states = self.moved.values()
+        return [t.contiguous() for state in states for t in state.tensors.values()]
+
+    @property
+    def weights(self) -> list[Tensor]:
+        return [p.detach().contiguous() for p in self.parameters()]
 
 
 @dataclass
@@ -151,8 +158,10 @@ class Step:
     summaries: list[Tensor]
     weights: list[Tensor]
 
-    def out(self, *given: Tensor) -> list[Tensor]:
-        return self.run(*given, *self.keys_values, *self.summaries, *self.weights)
+    def out(self, x: Tensor, *given: Tensor) -> list[Tensor]:
+        """What is compiled reads all as it lay when it was compiled: contiguous."""
+        summaries = [t.contiguous() for t in self.summaries]
+        return self.run(x.contiguous(), *given, *self.keys_values, *summaries, *self.weights)
 
 
 @dataclass(frozen=True)
@@ -163,15 +172,14 @@ class Compiled:
     joined: list[Joined]
 
     def step(self, piece: Piece) -> Step:
-        weights = [p.detach() for p in piece.parameters()]
+        weights = piece.weights
         arranged = [t for one in self.joined for t in one.of(weights)]
         return Step(self.run, piece.keys_values, piece.summaries, [*weights, *arranged])
 
 
 def compiled(piece: Piece, given: list[Tensor], int8: bool, lower: Lower) -> Compiled:
     """Trace a piece, join its matrices, and compile it; NotCompiled if that cannot be."""
-    names = [name for name, _ in piece.named_parameters()]
-    weights = [p.detach() for p in piece.parameters()]
+    names, weights = [name for name, _ in piece.named_parameters()], piece.weights
     parts = given, piece.keys_values, piece.summaries, weights
 
     def flat(*every: Tensor) -> list[Tensor]:
@@ -196,9 +204,9 @@ def compiled(piece: Piece, given: list[Tensor], int8: bool, lower: Lower) -> Com
 
 def inductor(traced: GraphModule, given: list[Tensor]) -> Callable[..., list[Tensor]]:
     """A graph as torch compiles it, which takes a C++ compiler for a CPU."""
-    from torch._inductor import config
-    from torch._inductor.compile_fx import compile_fx
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch's own modules import
+        from torch._inductor.compile_fx import compile_fx
 
-    with config.patch(size_asserts=False):  # shapes never change
-        run: Any = compile_fx(traced, given)
+    run: Any = compile_fx(traced, given)
     return run  # type: ignore[no-any-return]

@@ -42,8 +42,9 @@ def rounded(matrix: Tensor, bias: Tensor | None) -> list[Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of another package, which is no dependency
         packed = torch.fbgemm_pack_quantized_matrix(whole)
-    none = torch.zeros(len(matrix))
-    shape = whole[:1, :1].expand(*matrix.shape)  # all that is asked of the matrix itself
+        none = torch.zeros(len(matrix))
+        shape = whole[:1, :1].expand(*matrix.shape)  # all that is asked of the matrix itself
+        _product(torch.zeros(1, matrix.shape[1]), shape, packed, offsets, none)  # warns the once
     return [shape, packed, offsets, none, scales, none if bias is None else bias]
 
 

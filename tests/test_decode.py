@@ -1,4 +1,4 @@
-"""Steps of fixed shapes: as torch compiles them they read as the model does, whatever the recipe."""
+"""Steps of fixed shapes, as torch compiles them, read as the model does, whatever the recipe."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ BLOCKS = {
     "summed": [{"residual": ["rmsnorm", "linear_attention"]}, {"residual": ["rmsnorm", "mlp"]}],
     "convolved": [{"residual": ["rmsnorm", "short_conv"]}, {"residual": ["layernorm", "mlp"]}],
 }
-EXPERTS = {"moe": {"experts": 3, "top_k": 1}}
+EXPERTS = {"moe": {"experts": 3}}
 
 
 def recipe_of(pattern, **layer):
     model = ["token_embedding", {"repeat": 4, "pattern": pattern}, "rmsnorm", "lm_head"]
-    page = {"recipe": 1, "dims": DIMS, "blocks": {**BLOCKS, **layer}, "model": model}
+    blocks = {word: block for word, block in {**BLOCKS, **layer}.items() if word in pattern}
+    page = {"recipe": 1, "dims": DIMS, "blocks": blocks, "model": model}
     return load_recipe(page)
 
 
@@ -87,7 +88,7 @@ def test_what_reads_the_same_is_one_product():
 
 
 @pytest.mark.parametrize(
-    "name, broken",
+    ("name", "broken"),
     [
         ("places_of", lambda size, newest: torch.arange(size)),
         ("with_room", lambda state, room: tuple(torch.zeros(*b.shape[:2], 6, b.shape[3]).double()
