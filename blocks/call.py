@@ -87,10 +87,8 @@ def start_call(ids: Tensor, start: int, documents: Tensor | None, padding: Tenso
     total = start + ids.shape[1]
     if documents is None and padding is None:
         return Call(ids, start, torch.arange(start, total, device=ids.device)[None])
-    real = torch.ones(len(ids), total, dtype=torch.long, device=ids.device)
-    if padding is not None:
-        real = real - padding.long()
-    before = real.cumsum(1) - real  # tokens ahead of each place, (B, S)
+    none = torch.zeros(len(ids), total, dtype=torch.bool, device=ids.device)
+    before = before_each(none if padding is None else padding)
     segments = None
     if documents is not None:
         starts = torch.ones_like(documents, dtype=torch.bool)

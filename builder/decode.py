@@ -63,17 +63,22 @@ class Decoder:
         ids = torch.zeros(cache.batch_size, 1, dtype=torch.long, device=device)
         self.place = torch.full((1,), len(cache), device=device)
         self.beside = [self.place] if padding is None else [self.place, padding.contiguous()]
-        known: dict[Hashable, Compiled] = {}
+        known: dict[Hashable, tuple[Callable[..., list[Tensor]], list[Joined]]] = {}
         self.steps: list[Step] = []
         x = ids
         for key, parts in cut(model):
             piece = Piece(parts, room, cache)
             kind = key, tuple(p.shape for p in piece.parameters())
-            if kind not in known:
-                given = [x.contiguous(), ids, *self.beside]
-                known[kind] = compiled(piece, given, int8, lower or inductor)
-            self.steps.append(known[kind].step(piece))
-            x, *_ = self.steps[-1].out(x, ids, *self.beside)
+            if kind in known:
+                run, joined = known[kind]
+                step = Step(run, *piece.memories, piece.arranged(joined))
+            else:
+                step, joined = compiled(
+                    piece, [x.contiguous(), ids, *self.beside], int8, lower or inductor
+                )
+                known[kind] = step.run, joined
+            self.steps.append(step)
+            x, *_ = step.out(x, ids, *self.beside)
 
     @torch.no_grad()
     def __call__(self, ids: Tensor) -> Tensor:
@@ -136,17 +141,20 @@ class Piece(nn.Module):
         return [x, *(t for site in self.moved for t in states[site].tensors.values())]
 
     @property
-    def keys_values(self) -> list[Tensor]:
-        return [t for state in self.written.values() for t in with_room(state, self.room)]
-
-    @property
-    def summaries(self) -> list[Tensor]:
-        states = self.moved.values()
-        return [t.contiguous() for state in states for t in state.tensors.values()]
+    def memories(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Keys and values, with room, and summaries."""
+        moved = (t for state in self.moved.values() for t in state.tensors.values())
+        written = [t for state in self.written.values() for t in with_room(state, self.room)]
+        return written, [t.contiguous() for t in moved]
 
     @property
     def weights(self) -> list[Tensor]:
         return [p.detach().contiguous() for p in self.parameters()]
+
+    def arranged(self, joined: Sequence[Joined]) -> list[Tensor]:
+        """The weights, and behind them those that are joined."""
+        weights = self.weights
+        return [*weights, *(t for one in joined for t in one.of(weights))]
 
 
 @dataclass
@@ -164,40 +172,30 @@ class Step:
         return self.run(x.contiguous(), *given, *self.keys_values, *summaries, *self.weights)
 
 
-@dataclass(frozen=True)
-class Compiled:
-    """What runs, for all pieces that are alike; ``joined`` says how their weights are arranged."""
-
-    run: Callable[..., list[Tensor]]
-    joined: list[Joined]
-
-    def step(self, piece: Piece) -> Step:
-        weights = piece.weights
-        arranged = [t for one in self.joined for t in one.of(weights)]
-        return Step(self.run, piece.keys_values, piece.summaries, [*weights, *arranged])
-
-
-def compiled(piece: Piece, given: list[Tensor], int8: bool, lower: Lower) -> Compiled:
+def compiled(
+    piece: Piece, given: list[Tensor], int8: bool, lower: Lower
+) -> tuple[Step, list[Joined]]:
     """Trace a piece, join its matrices, and compile it; NotCompiled if that cannot be."""
-    names, weights = [name for name, _ in piece.named_parameters()], piece.weights
-    parts = given, piece.keys_values, piece.summaries, weights
+    names, memories = [name for name, _ in piece.named_parameters()], piece.memories
+    parts = given, *memories, piece.weights
 
     def flat(*every: Tensor) -> list[Tensor]:
         rest = iter(every)
-        (x, ids, place, *padding), *memories, own = ([next(rest) for _ in part] for part in parts)
+        (x, ids, place, *padding), *held, own = ([next(rest) for _ in part] for part in parts)
         named = dict(zip(names, own, strict=True))
         beside = x, ids, place, padding[0] if padding else None
-        out: list[Tensor] = functional_call(piece, named, (*beside, *memories))
+        out: list[Tensor] = functional_call(piece, named, (*beside, *held))
         return out
 
     every = [tensor for part in parts for tensor in part]
     try:
         traced = make_fx(flat, tracing_mode="fake")(*every)
         inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
-        joined = join(traced.graph, inputs[len(every) - len(weights) :], int8)
+        joined = join(traced.graph, inputs[len(every) - len(names) :], int8)
         traced.recompile()
-        arranged = [t for one in joined for t in one.of(weights)]
-        return Compiled(lower(traced, [*every, *arranged]), joined)
+        arranged = piece.arranged(joined)
+        run = lower(traced, [*every[: len(every) - len(names)], *arranged])
+        return Step(run, *memories, arranged), joined
     except Exception as error:
         raise NotCompiled(str(error).strip().partition("\n")[0]) from error
 

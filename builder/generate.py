@@ -51,7 +51,7 @@ def generate(
 
     ``compile`` makes the steps faster after some seconds, and ``auto`` does where that pays; one
     that cannot be compiled goes on as it is, with a warning.  ``int8`` rounds the matrices of
-    compiled steps to 8 bits, on a CPU; ``Decoder`` says how much it errs.
+    compiled steps, on a CPU (``builder.int8`` says how far).
     Raises ValueError if the model cannot read so many positions, or if a given cache is to be
     compiled.
     """

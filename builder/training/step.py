@@ -189,7 +189,7 @@ def words(flat: Tensor) -> Tensor:
     """The bits of a vector, as integers of 64 of them; zeros fill up the last."""
     whole = 8 // flat.element_size()
     if len(flat) % whole or flat.storage_offset() % whole:
-        flat = F.pad(flat, (0, -len(flat) % whole)).clone()
+        flat = F.pad(flat, (0, -len(flat) % whole))  # a copy, also where nothing is added
     return flat.view(torch.int64)
 
 
