@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -53,6 +54,12 @@ def keep_memory() -> None:
         return
     set_option(MMAP_THRESHOLD, 1 << 24)
     set_option(TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def give_back_memory() -> None:
+    """Give what was freed, and is kept, back to the system."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def physical_cores() -> int:

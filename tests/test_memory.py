@@ -32,9 +32,13 @@ def bounded(size):
 
 @pytest.mark.slow
 def test_a_step_that_does_not_fit_is_told_with_settings_that_do(tmp_path):
-    dims = {"dim": 16, "heads": 2, "ff": 32, "vocab": 32000, "context": 128}
+    dims = {"dim": 16, "heads": 2, "ff": 2048, "vocab": 300, "context": 128}
+    page = {
+        "dims": dims,
+        "model": ["token_embedding", {"repeat": 8, "block": "decoder"}, "lm_head"],
+    }
     quiet = {"steps": 1, "sample_tokens": 0, "eval_tokens": 0}
-    Path("page.yaml").write_text(recipe_of({"dims": dims}, batch=96, **quiet).resolved)
+    Path("page.yaml").write_text(recipe_of(page, batch=96, **quiet).resolved)
     words = ["-m", "builder", "train", "page.yaml"]
     ran = python(tmp_path, *words, before=bounded(2_700_000_000))
     assert ran.returncode == 3, ran.stderr

@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from traceback import clear_frames
 from typing import TYPE_CHECKING
 
 import torch
 
+from builder.devices import give_back_memory
 from builder.errors import InputError, NumbersError
 from builder.training import checkpoints
 from builder.training.corpus import Batch
@@ -130,6 +132,8 @@ def fit(session: Session, start: int) -> None:
     except (RuntimeError, MemoryError) as error:
         if not ran_out(error):
             raise
+        clear_frames(error.__traceback__)  # what the step held
+        give_back_memory()
         from builder.training.memory import out_of_memory  # which counts, and takes long to import
 
         raise out_of_memory(session.run.recipe, session.world) from error

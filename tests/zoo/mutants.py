@@ -584,7 +584,7 @@ PADDING_AND_PACKING = (
         "padding-counts-as-positions",
         "blocks/call.py",
         "one count for every row: a common slip",
-        ("real = real - padding.long()", "pass"),
+        ("real = (~padding).long()", "real = torch.ones_like(padding, dtype=torch.long)"),
         seen_by="padded_equals_unpadded",
     ),
     bug(
