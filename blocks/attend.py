@@ -15,6 +15,8 @@ from blocks.mask import Visibility
 from blocks.static_cache import places_of
 from blocks.watch import WATCHERS
 
+FEWEST = 32  # queries that are read together in a window
+
 # Places (..., q, 1) and (..., 1, k) of a call -> (heads, ..., q, k).
 Bias = Callable[[Tensor, Tensor, Call], Tensor]
 
@@ -56,7 +58,7 @@ def attend(
         if length == 1:
             return weigh(q, k, v)
     if span is not None and length > 1 and total > 2 * span:
-        return _banded(q, k, v, call, mask, span, bias, weigh)
+        return _banded(q, k, v, call, mask, span, max(span // 4, min(span, FEWEST)), bias, weigh)
     places = torch.arange(call.end - total, call.end, device=q.device)
     i, j = places[-length:, None], places[None]
     seen = call.once((mask, length, total), lambda: _seen(call, mask, i, j))
@@ -129,30 +131,31 @@ def _banded(
     call: Call,
     mask: Visibility,
     span: int,
+    size: int,
     bias: Bias | None,
     weigh: Callable[..., Tensor],
 ) -> Tensor:
-    """Queries in blocks of ``span``, each with only the ``2 span - 1`` keys that any can see."""
+    """Queries in blocks of a ``size``, each with only the keys that any of it can see."""
     B, _, T, _ = q.shape
-    S, reach = k.shape[2], 2 * span - 1
-    blocks = -(-T // span)
-    spare = blocks * span - T  # places that fill the last block
+    S, reach = k.shape[2], size + span - 1
+    blocks = -(-T // size)
+    spare = blocks * size - T  # places that fill the last block
     first = S - T - (span - 1)  # the first block's first key; if negative, before all there are
 
     def band(x: Tensor) -> Tensor:
         x = F.pad(x[:, :, max(first, 0) :], (0, 0, max(-first, 0), spare))
-        x = x.unfold(2, reach, span)  # (B, kv_heads, blocks, head_dim, reach)
+        x = x.unfold(2, reach, size)  # (B, kv_heads, blocks, head_dim, reach)
         return x.permute(0, 2, 1, 4, 3).flatten(0, 1)  # (B * blocks, kv_heads, reach, head_dim)
 
-    q = F.pad(q, (0, 0, 0, spare)).unflatten(2, (blocks, span)).transpose(1, 2).flatten(0, 1)
-    starts = span * torch.arange(blocks, device=q.device)[:, None, None] + call.end - S
-    i = starts + S - T + torch.arange(span, device=q.device)[:, None]  # (blocks, span, 1)
+    q = F.pad(q, (0, 0, 0, spare)).unflatten(2, (blocks, size)).transpose(1, 2).flatten(0, 1)
+    starts = size * torch.arange(blocks, device=q.device)[:, None, None] + call.end - S
+    i = starts + S - T + torch.arange(size, device=q.device)[:, None]  # (blocks, size, 1)
     j = starts + first + torch.arange(reach, device=q.device)  # (blocks, 1, reach)
 
     def seen_in_bands() -> Tensor:
         seen = _seen(call, mask, i, j)
         seen = seen.expand(B, *seen.shape[-3:]).flatten(0, 1)
-        return seen[:, None]  # (B * blocks, 1, span, reach)
+        return seen[:, None]  # (B * blocks, 1, size, reach)
 
     seen = call.once((mask, T, S, "bands"), seen_in_bands)
     added = _added(call, bias, i, j)

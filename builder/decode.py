@@ -8,10 +8,12 @@ compiled, and nothing is looked up at a step.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Hashable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +26,7 @@ from blocks.call import step_call
 from blocks.recurrent import Summary
 from blocks.static_cache import StaticKeyValues, with_room
 from builder.assemble import Run, leaf_runs
+from builder.fingerprint import fingerprint
 from builder.fold import shape
 from builder.graph import Layer, edges, leaves
 from builder.matrices import Joined, join
@@ -32,7 +35,8 @@ if TYPE_CHECKING:
     from builder.model import Model
 
 
-Lower: TypeAlias = Callable[[GraphModule, list[Tensor]], Callable[..., list[Tensor]]]
+Runs: TypeAlias = Callable[..., list[Tensor]]
+Lower: TypeAlias = Callable[[GraphModule, list[Tensor]], Runs]
 
 
 class NotCompiled(Exception):
@@ -44,9 +48,9 @@ class Decoder:
     is not training.
 
     It copies what the cache holds, and the model's matrices, which it lays out for its steps; with
-    ``int8`` these are rounded to 8 bits.  ``padding`` (B, room) is True where there is no token;
-    ``lower`` makes a traced graph run.  Raises NotCompiled where a block, or the machine, does not
-    allow it.
+    ``int8`` these are rounded to 8 bits.  What is compiled and laid out is kept for its next
+    decoder.  ``padding`` (B, room) is True where there is no token; ``lower`` makes a traced graph
+    run.  Raises NotCompiled where a block, or the machine, does not allow it.
     """
 
     @torch.no_grad()
@@ -59,26 +63,26 @@ class Decoder:
         int8: bool = False,
         lower: Lower | None = None,
     ) -> None:
+        lower = lower or inductor
         device = next(model.parameters()).device
         ids = torch.zeros(cache.batch_size, 1, dtype=torch.long, device=device)
         self.place = torch.full((1,), len(cache), device=device)
         self.beside = [self.place] if padding is None else [self.place, padding.contiguous()]
-        known: dict[Hashable, tuple[Callable[..., list[Tensor]], list[Joined]]] = {}
+        kept = KEPT.setdefault(model, Kept())
+        asked = lower, int8, room, len(ids), padding is None, device
         self.steps: list[Step] = []
         x = ids
-        for key, parts in cut(model):
+        for place, (key, parts) in enumerate(cut(model)):
             piece = Piece(parts, room, cache)
-            kind = key, tuple(p.shape for p in piece.parameters())
-            if kind in known:
-                run, joined = known[kind]
-                step = Step(run, *piece.memories, piece.arranged(joined))
-            else:
-                step, joined = compiled(
-                    piece, [x.contiguous(), ids, *self.beside], int8, lower or inductor
-                )
-                known[kind] = step.run, joined
-            self.steps.append(step)
-            x, *_ = step.out(x, ids, *self.beside)
+            arrange = partial(kept.weights, place, piece.weights)
+            kind = key, *((p.shape, p.dtype) for p in piece.parameters()), *asked
+            if kind not in kept.compiled:
+                given = [x.contiguous(), ids, *self.beside]
+                run, joined = compiled(piece, given, int8, arrange, lower)
+                out = Step(run, *piece.memories, arrange(joined)).out(*given)
+                kept.compiled[kind] = run, joined, out[0]
+            run, joined, x = kept.compiled[kind]
+            self.steps.append(Step(run, *piece.memories, arrange(joined)))
 
     @torch.no_grad()
     def __call__(self, ids: Tensor) -> Tensor:
@@ -88,6 +92,30 @@ class Decoder:
             x, *step.summaries = step.out(x, ids, *self.beside)
         self.place += 1
         return x[:, -1]
+
+
+@dataclass
+class Kept:
+    """What has been made for a model's steps.
+
+    ``compiled`` holds what runs of each kind of piece, how its weights are joined for that, and
+    such a stream as it gives; ``arranged`` each piece's weights as they are read, and what they
+    were made of.
+    """
+
+    compiled: dict[Hashable, tuple[Runs, list[Joined], Tensor]] = field(default_factory=dict)
+    arranged: dict[Hashable, tuple[Hashable, list[Tensor]]] = field(default_factory=dict)
+
+    def weights(self, place: int, own: list[Tensor], joined: Sequence[Joined]) -> list[Tensor]:
+        """A piece's weights, and behind them those that are joined; anew if they have changed."""
+        made_of = int(fingerprint(own)), *(weight.data_ptr() for weight in own)
+        key = place, *joined
+        if self.arranged.get(key, (None,))[0] != made_of:
+            self.arranged[key] = made_of, [*own, *(t for one in joined for t in one.of(own))]
+        return self.arranged[key][1]
+
+
+KEPT: MutableMapping[Model, Kept] = WeakKeyDictionary()
 
 
 def cut(model: Model) -> Iterator[tuple[Hashable, Sequence[Run]]]:
@@ -151,17 +179,12 @@ class Piece(nn.Module):
     def weights(self) -> list[Tensor]:
         return [p.detach().contiguous() for p in self.parameters()]
 
-    def arranged(self, joined: Sequence[Joined]) -> list[Tensor]:
-        """The weights, and behind them those that are joined."""
-        weights = self.weights
-        return [*weights, *(t for one in joined for t in one.of(weights))]
-
 
 @dataclass
 class Step:
     """What runs of a piece, and on what."""
 
-    run: Callable[..., list[Tensor]]
+    run: Runs
     keys_values: list[Tensor]
     summaries: list[Tensor]
     weights: list[Tensor]
@@ -173,11 +196,15 @@ class Step:
 
 
 def compiled(
-    piece: Piece, given: list[Tensor], int8: bool, lower: Lower
-) -> tuple[Step, list[Joined]]:
+    piece: Piece,
+    given: list[Tensor],
+    int8: bool,
+    arrange: Callable[[list[Joined]], list[Tensor]],
+    lower: Lower,
+) -> tuple[Runs, list[Joined]]:
     """Trace a piece, join its matrices, and compile it; NotCompiled if that cannot be."""
-    names, memories = [name for name, _ in piece.named_parameters()], piece.memories
-    parts = given, *memories, piece.weights
+    names = [name for name, _ in piece.named_parameters()]
+    parts = given, *piece.memories, piece.weights
 
     def flat(*every: Tensor) -> list[Tensor]:
         rest = iter(every)
@@ -193,14 +220,12 @@ def compiled(
         inputs = [node for node in traced.graph.nodes if node.op == "placeholder"]
         joined = join(traced.graph, inputs[len(every) - len(names) :], int8)
         traced.recompile()
-        arranged = piece.arranged(joined)
-        run = lower(traced, [*every[: len(every) - len(names)], *arranged])
-        return Step(run, *memories, arranged), joined
+        return lower(traced, [*every[: len(every) - len(names)], *arrange(joined)]), joined
     except Exception as error:
         raise NotCompiled(str(error).strip().partition("\n")[0]) from error
 
 
-def inductor(traced: GraphModule, given: list[Tensor]) -> Callable[..., list[Tensor]]:
+def inductor(traced: GraphModule, given: list[Tensor]) -> Runs:
     """A graph as torch compiles it, which takes a C++ compiler for a CPU."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what torch's own modules import

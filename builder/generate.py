@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 TRIED = 8  # steps, until it is known how long one takes
 SAVED = 0.5  # of a step, at the least, where it is compiled
+STRIDE = 64  # positions: texts that need as much room, by such strides, share what is compiled
 BASE, EACH = 8.0, 3.0  # seconds that compiling takes, and more for each kind of layer
 
 
@@ -67,10 +68,11 @@ def generate(
     stops = torch.tensor(list(stop), dtype=ids.dtype, device=ids.device)
     done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     columns = [prompt]
+    room = -(-total // STRIDE) * STRIDE
     if padding is not None:
-        padding = F.pad(padding, (0, total - padding.shape[1]))
+        padding = F.pad(padding, (0, room - padding.shape[1]))
     when = "now" if compile is True or int8 else "auto" if compile else "never"
-    read = Reader(model, cache, total, padding, when, int8)
+    read = Reader(model, cache, total, room, padding, when, int8)
     with _evaluating(model):
         while len(columns) <= max_new_tokens and not bool(done.all()):
             chosen = choose(read(columns[-1]), temperature, top_k, top_p, generator)
@@ -91,7 +93,8 @@ class Reader:
 
     model: Model
     cache: Cache
-    room: int
+    total: int  # positions
+    room: int  # as many, or a few more
     padding: Tensor | None  # (B, room)
     when: str
     int8: bool
@@ -107,7 +110,7 @@ class Reader:
             return self.decoder(ids)
         end = len(self.cache) + ids.shape[1]
         padding = None if self.padding is None else self.padding[:, :end]
-        logits: Tensor = self.model(ids, cache=self.cache, padding=padding)
+        logits: Tensor = self.model(ids, cache=self.cache, padding=padding, last=True)
         self.steps += 1
         if self.steps == 1:  # the prompt is read
             self.began = time.perf_counter()
@@ -120,7 +123,7 @@ class Reader:
 
         seconds = (time.perf_counter() - self.began) / (TRIED - 1)
         kinds = len({key for key, _ in cut(self.model)})
-        return (self.room - len(self.cache)) * seconds * SAVED > BASE + EACH * kinds
+        return (self.total - len(self.cache)) * seconds * SAVED > BASE + EACH * kinds
 
     def _prepare(self) -> None:
         from builder.decode import Decoder, NotCompiled

@@ -46,8 +46,9 @@ class Model(nn.Module):
         cache: Cache | None = None,
         padding: Tensor | None = None,
         documents: Tensor | None = None,
+        last: bool = False,
     ) -> Tensor:
-        """The logits of every given token.
+        """The logits of every given token, or of the ``last`` of each row alone.
 
         Shapes: ids ``(B, T)`` int64; padding ``(B, S)`` bool, True where there is no token, at
         either end of a row, over the cached positions too; documents ``(B, T)`` int, one number a
@@ -55,13 +56,13 @@ class Model(nn.Module):
         any chunks.  Raises ValueError if shapes disagree.
         """
         if cache is None:
-            return self._logits(self._call(ids, 0, documents, padding), None)
+            return self._logits(self._call(ids, 0, documents, padding), None, last)
         before = len(cache)
         try:
             with torch.no_grad():
                 unread, read = cache.extend(ids, documents)
                 call = self._call(unread, read, cache.documents, padding)
-                return self._logits(call, cache)[:, -ids.shape[1] :]
+                return self._logits(call, cache, last)[:, -ids.shape[1] :]
         except BaseException:  # Ctrl-C too: a call that fails leaves the cache as it was
             cache.crop(before)
             raise
@@ -156,8 +157,13 @@ class Model(nn.Module):
                 )
         return start_call(ids, read, documents, padding)
 
-    def _logits(self, call: Call, cache: Cache | None) -> Tensor:
-        return self._run(call.ids, call, cache)
+    def _logits(self, call: Call, cache: Cache | None, last: bool = False) -> Tensor:
+        if not last:
+            return self._run(call.ids, call, cache)
+        if self._end is None:
+            return self._run(call.ids, call, cache)[:, -1:]
+        body, end = self._run.split(self._end)
+        return end(body(call.ids, call, cache)[:, -1:], call, cache)
 
 
 def length_read(module: nn.Module) -> int | None:

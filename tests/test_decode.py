@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import builder.generate
-from blocks import static_cache
 from builder import load_recipe
 from builder.decode import Decoder, NotCompiled
 from builder.laws import Case
@@ -87,20 +86,22 @@ def test_what_reads_the_same_is_one_product():
     assert sum("addmm" in name for name in products) == 1
 
 
+def short(state, room):
+    """Room for six positions, whatever is asked for."""
+    return tuple(b.new_zeros(*b.shape[:2], 6, b.shape[3]) for b in state.buffers)
+
+
 @pytest.mark.parametrize(
     ("name", "broken"),
     [
-        ("places_of", lambda size, newest: torch.arange(size)),
-        ("with_room", lambda state, room: tuple(torch.zeros(*b.shape[:2], 6, b.shape[3]).double()
-                                                for b in state.buffers)),
+        ("blocks.attend.places_of", lambda size, newest: torch.arange(size)),
+        ("builder.decode.with_room", short),
     ],
-)  # fmt: skip
+)
 def test_law_sees_a_static_cache_that_is_wrong(name, broken):
     case = Case(recipe_of(["windowed"]))
     assert fixed_steps_equal_full(case) <= TOLERANCE
-    home = {"places_of": "blocks.attend", "with_room": "builder.decode"}[name]
-    assert hasattr(static_cache, name)
-    with patch(f"{home}.{name}", broken), pytest.raises(AssertionError, match="fixed shapes"):
+    with patch(name, broken), pytest.raises(AssertionError, match="fixed shapes"):
         fixed_steps_equal_full(case)
 
 
@@ -132,6 +133,23 @@ def test_compiled_generation_gives_the_same_tokens(options, monkeypatch):
     plain = model.generate(ids_of(7), 14, temperature=0, padding=padding)
     assert len(made) == 1
     assert found.shape == plain.shape and ("int8" in options or torch.equal(found, plain))
+
+
+def test_what_is_compiled_serves_the_next_text_and_follows_the_weights(monkeypatch):
+    """Also where they are changed behind torch's back."""
+    made = []
+    monkeypatch.setattr("builder.decode.inductor", lambda traced, _: made.append(1) or traced)
+    model = model_of(recipe_of(["windowed"]), 0)
+    options = {"temperature": 0, "compile": True}
+    model.generate(ids_of(7), 14, **options)
+    first = len(made)
+    model.layers[2].glu.down.weight.data.mul_(-3)
+    model.lm_head.weight.data = model.lm_head.weight.data.flip(0)
+    found = model.generate(ids_of(9), 9, **options)
+    assert len(made) == first == 3
+    assert torch.equal(found, model.generate(ids_of(9), 9, temperature=0))
+    model.generate(ids_of(7)[:1], 14, **options)  # another number of rows
+    assert len(made) == 2 * first
 
 
 def noting(method, made):

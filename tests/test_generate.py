@@ -11,6 +11,7 @@ from builder import build, load_recipe
 from builder.generate import choose, probabilities
 from builder.laws import recipes
 from builder.laws.case import ids_of, model_of
+from builder.laws.probe import TOLERANCE, distance
 
 VOCAB, CONTEXT = 11, 24
 DIMS = {"dim": 8, "heads": 2, "ff": 6, "vocab": VOCAB, "context": CONTEXT}
@@ -47,6 +48,17 @@ def test_greedy_is_the_likeliest_token_of_each_whole_forward(recipe, seed):
         logits = model(out[row : row + 1])[0, 2:-1]
         best = logits.amax(-1) - logits.gather(-1, out[row, 3:, None])[:, 0]
         assert float(best.max()) < 1e-9 and torch.equal(out[row, :3], by_hand[row, :3])
+
+
+@torch.no_grad()
+@given(recipe=recipes(), seed=st.integers(0, 99))
+def test_last_logits_are_the_last_of_all(recipe, seed):
+    model, ids = model_of(recipe, seed), ids_of(recipe, seed, 2, 5)
+    cache = model.new_cache(2)
+    model(ids[:, :2], cache=cache)
+    every = model(ids)[:, -1:]
+    for last in (model(ids, last=True), model(ids[:, 2:], cache=cache, last=True)):
+        assert last.shape == every.shape and distance(last, every) <= TOLERANCE
 
 
 @torch.no_grad()

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from builder.fingerprint import fingerprint
 from builder.loss import IGNORED, at_once
 from builder.model import Model
 from builder.training.corpus import Batch
@@ -123,7 +123,7 @@ def look_at(training: Training, index: int, batch: Batch) -> Step:
     loss = backward(training, batch.to(training.device), index)
     gradients = [p.grad for p in training.model.parameters() if p.grad is not None]
     read = torch.tensor(batch.digest, device=training.device)
-    digests = torch.stack([digest(gradients).to(read), read])
+    digests = torch.stack([fingerprint(map(local, gradients)).to(read), read])
     if world.shard:
         world.sum(digests)
     elif not world.alone:
@@ -171,26 +171,6 @@ def summing(training: Training, more: bool) -> Iterator[None]:
             yield
     else:
         yield
-
-
-@torch.no_grad()
-def digest(tensors: Iterable[Tensor]) -> Tensor:
-    """A number of every bit of some tensors, the same in whatever order it is summed: each word is
-    added as an integer, weighed by its tensor's place.
-    """
-    total = None
-    for place, tensor in enumerate(tensors):
-        own = words(local(tensor).contiguous().flatten()).sum() * (2 * place + 1)
-        total = own if total is None else total + own
-    return torch.zeros((), dtype=torch.int64) if total is None else total
-
-
-def words(flat: Tensor) -> Tensor:
-    """The bits of a vector, as integers of 64 of them; zeros fill up the last."""
-    whole = 8 // flat.element_size()
-    if len(flat) % whole or flat.storage_offset() % whole:
-        flat = F.pad(flat, (0, -len(flat) % whole))  # a copy, also where nothing is added
-    return flat.view(torch.int64)
 
 
 @torch.no_grad()
