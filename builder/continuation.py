@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from builder.errors import InputError
 from builder.tokenizers import TextStream, Tokenizer
@@ -46,12 +47,15 @@ def continue_text(
     new: int,
     sampling: Sampling,
     write: Write,
+    **steps: Any,
 ) -> list[int]:
-    """Continue one prompt, writing the new text as it comes; gives all tokens."""
+    """Continue one prompt, writing the new text as it comes; gives all tokens.  ``steps`` says how
+    they run, as ``generate`` takes it.
+    """
     stream = TextStream(tokenizer, prompt)
     ids = torch.tensor([prompt], device=device_of(model))
     show = showing(stream, tokenizer, write)
-    out = model.generate(ids, new, stop=stops(tokenizer), stream=show, **asdict(sampling))
+    out = model.generate(ids, new, stop=stops(tokenizer), stream=show, **asdict(sampling), **steps)
     write(stream.finish())
     found: list[int] = out[0].tolist()
     return found
@@ -63,22 +67,27 @@ def continue_all(
     prompts: Sequence[Sequence[int]],
     new: int,
     sampling: Sampling,
+    **steps: Any,
 ) -> list[str]:
-    """Continue prompts of any lengths at once, padded on the left; gives each whole text."""
+    """Continue prompts of any lengths at once; gives each whole text."""
+    ids, padding = padded(prompts, device_of(model))
+    given = asdict(sampling) | steps
+    out = model.generate(ids, new, stop=stops(tokenizer), padding=padding, **given)
+    return [
+        tokenizer.decode(row[ids.shape[1] - len(prompt) :].tolist())
+        for row, prompt in zip(out, prompts, strict=True)
+    ]
+
+
+def padded(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts of any lengths as one, (B, T), with padding on the left, and where that is."""
     longest = max(map(len, prompts))
     ids = torch.zeros(len(prompts), longest, dtype=torch.long)
     padding = torch.ones(len(prompts), longest, dtype=torch.bool)
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         padding[row, longest - len(prompt) :] = False
-    device = device_of(model)
-    out = model.generate(
-        ids.to(device), new, stop=stops(tokenizer), padding=padding.to(device), **asdict(sampling)
-    )
-    return [
-        tokenizer.decode(row[longest - len(prompt) :].tolist())
-        for row, prompt in zip(out, prompts, strict=True)
-    ]
+    return ids.to(device), padding.to(device)
 
 
 @dataclass

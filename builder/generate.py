@@ -53,12 +53,14 @@ def generate(
     ``compile`` makes the steps faster after some seconds, and ``auto`` does where that pays; one
     that cannot be compiled goes on as it is, with a warning.  ``int8`` rounds the matrices of
     compiled steps, on a CPU (``builder.int8`` says how far).
-    Raises ValueError if the model cannot read so many positions, or if a given cache is to be
-    compiled.
+    Raises ValueError if the model cannot read so many positions, if a given cache is to be
+    compiled, or if matrices are to be rounded elsewhere than on a CPU.
     """
     _check(temperature, top_k, top_p, max_new_tokens)
     if cache is not None and (compile or int8):
         raise ValueError("compiled steps keep a cache of their own, and none can be given")
+    if int8 and ids.device.type != "cpu":
+        raise ValueError(f"int8 is for a CPU, and the model is on {ids.device.type}")
     prompt = ids if ids.shape[1] else _start(model, ids)
     cache = model.new_cache(len(ids)) if cache is None else cache
     total = len(cache) + prompt.shape[1] + max_new_tokens - 1
@@ -68,7 +70,7 @@ def generate(
     stops = torch.tensor(list(stop), dtype=ids.dtype, device=ids.device)
     done = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)
     columns = [prompt]
-    room = -(-total // STRIDE) * STRIDE
+    room = room_of(total)
     if padding is not None:
         padding = F.pad(padding, (0, room - padding.shape[1]))
     when = "now" if compile is True or int8 else "auto" if compile else "never"
@@ -83,6 +85,41 @@ def generate(
             if stream is not None:
                 stream(chosen)
     return torch.cat([ids, *columns[1:]], 1)
+
+
+def room_of(total: int) -> int:
+    """The room that compiled steps have for so many positions."""
+    return -(-total // STRIDE) * STRIDE
+
+
+@torch.no_grad()
+def rounding_error(
+    model: Model, ids: Tensor, max_new_tokens: int, padding: Tensor | None = None
+) -> float:
+    """What ``int8`` does to the likeliest tokens after a prompt, up to 8 of them: by how many nats
+    the probabilities of a next token are off (their Kullback-Leibler divergence), in the mean.
+
+    Raises NotCompiled if there are no such steps.
+    """
+    from builder.decode import Decoder
+
+    room = room_of(ids.shape[1] + max_new_tokens - 1)
+    padding = None if padding is None else F.pad(padding, (0, room - ids.shape[1]))
+    with _evaluating(model):
+        cache, decoder = model.new_cache(len(ids)), None
+        found: list[Tensor] = []
+        for _ in range(min(TRIED, max_new_tokens - 1) + 1):
+            end = len(cache) + ids.shape[1]
+            rounded = None if decoder is None else decoder(ids)
+            seen = None if padding is None else padding[:, :end]
+            exact = model(ids, cache=cache, padding=seen, last=True)[:, -1]
+            if rounded is None:
+                decoder = Decoder(model, cache, room, padding, int8=True)
+            else:
+                p, q = exact.log_softmax(-1), rounded.log_softmax(-1)
+                found.append((p.exp() * (p - q)).sum(-1).mean())
+            ids = exact.argmax(-1, keepdim=True)
+    return float(torch.stack(found).mean()) if found else 0.0
 
 
 @dataclass

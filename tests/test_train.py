@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -16,6 +17,7 @@ import builder.training.loop
 from builder import load_recipe
 from builder.__main__ import main
 from builder.continuation import Conversation, Sampling, continue_all, continue_text, encode_prompt
+from builder.decode import NotCompiled
 from builder.devices import physical_cores, use_physical_cores
 from builder.errors import InputError, RecipeError, ResourceError, Stopped
 from builder.training import checkpoints, disk
@@ -330,6 +332,31 @@ def test_the_verbs_tell_their_results_on_stdout(trained, capsys, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.StringIO("To\n/reset\nbe\n/quit\nnot read\n"))
     assert main(["chat", "runs/trained", "--max-new-tokens", "2"]) == 0
     assert capsys.readouterr().out.count("\n") >= 2
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of what it does itself
+def test_rounded_steps_tell_what_they_are_off_by(trained, capsys):
+    for prompts in (["To be"], ["To be", "or"]):
+        words = ["generate", "runs/trained", *prompts, "--greedy", "--max-new-tokens", "9"]
+        assert main([*words, "--compile", "always"]) == 0
+        compiled = capsys.readouterr()
+        assert main([*words, "--compile", "never"]) == 0
+        assert compiled == capsys.readouterr()
+        assert main([*words, "--int8"]) == 0
+        rounded = capsys.readouterr()
+        assert rounded.out.startswith("To be")
+        off = float(re.search("off by (.*) nats", rounded.err).group(1))
+        assert 0 < off < 0.01
+
+
+def test_steps_that_cannot_be_rounded_are_refused(trained, capsys, monkeypatch):
+    def refusing(*given, **named):
+        raise NotCompiled("no C++ compiler")
+
+    monkeypatch.setattr("builder.decode.Decoder", refusing)
+    assert main(["generate", "runs/trained", "To be", "--int8"]) == 2
+    assert "error[no-int8]: the steps are not compiled: no C++ compiler" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -46,13 +46,14 @@ class Dropout:
 
 @dataclass(eq=False)
 class Layer:
-    """One layer as it runs in training; out of it, as it is."""
+    """One layer as it runs in training, if need be ``compiled``; out of it, as it is."""
 
     run: Run
     body: nn.Module
     index: int
     dropout: Dropout | None
     recompute: bool
+    compiled: Run | None = None
 
     def __call__(self, x: Tensor, call: Call, cache: Cache | None) -> Tensor:
         if not self.body.training:
@@ -67,7 +68,7 @@ class Layer:
     def drawn(self, x: Tensor, call: Call, cache: Cache | None) -> Tensor:
         if self.dropout is not None:
             self.dropout.draw(self.index)
-        return self.run(x, call, cache)
+        return (self.compiled or self.run)(x, call, cache)
 
 
 def around_layers(model: Model, dropout: Dropout | None, recompute: bool) -> None:

@@ -17,6 +17,7 @@ from builder.construct import make
 from builder.devices import settle
 from builder.errors import Finding, InputError, RecipeError
 from builder.tokenizers import Tokenizer, numbered
+from builder.training.compiling import Compiler, compile_layers, worth_compiling
 from builder.training.corpus import Corpus, count_bytes, split, tokenised
 from builder.training.data import Source, digest
 from builder.training.exam import Exam, Text
@@ -75,6 +76,8 @@ def prepare(
     count = sum(parameter.numel() for parameter in training.model.parameters())
     across = "" if world.alone else f", {world.size} processes"
     say(f"model: {count:,} parameters, on {world.device}{across}")
+    if worth_compiling(training.model, training.settings):
+        compile_layers(training.model, Compiler(say))
     if start is not None:
         left = take_weights(training.model, start.latest(say))
         begin_average(training)

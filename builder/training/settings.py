@@ -20,7 +20,8 @@ class Train:
     ``accumulate`` parts.  ``documents: apart`` keeps what stands in one window from seeing each
     other.  The logits of no more than ``loss_chunk`` tokens are held at once, if none of as many as
     fit in 64 MB; with ``recompute`` a layer's activations are computed again for its gradient, and
-    not held.
+    not held.  Layers are compiled if the run is long enough for that to pay, ``always`` or
+    ``never``.
 
     ``lr`` is the schedule's peak; ``rates`` are those of parameters by a path of their names
     (``attention.q``, ``layers.*.glu``), a later line before an earlier.  ``z_loss`` weighs the
@@ -60,6 +61,7 @@ class Train:
     accumulate: int = 1
     loss_chunk: int | None = None
     recompute: bool = False
+    compile: Literal["auto", "always", "never"] = "auto"
     seed: int = 0
     dtype: Literal["fp32", "bf16"] = "fp32"
     init: Init = maker("normal")

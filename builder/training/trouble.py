@@ -45,7 +45,7 @@ def first_bad(training: Training, index: int, batch: Batch) -> str:
     model, world = training.model, training.world
     bad = next((n for n, p in model.named_parameters() if not _finite(local(p))), None)
     found = [f"the weights {bad}"] if bad else []
-    with _watched(training, found):
+    with _watched(training, found), torch.compiler.set_stance("force_eager"):
         backward(training, batch.to(training.device), index)
     gradients = ((n, p.grad) for n, p in model.named_parameters() if p.grad is not None)
     found += [f"the gradient of {name}" for name, g in gradients if not _finite(local(g))]

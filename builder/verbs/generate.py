@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from builder.errors import InputError
 from builder.verbs import plugin_argument
 from builder.verbs.train import device_argument
 
 if TYPE_CHECKING:
     from builder.continuation import Sampling
+    from builder.model import Model
+
+COMPILE = {"auto": "auto", "always": True, "never": False}
 
 
 def configure(parser: ArgumentParser) -> None:
@@ -21,6 +25,15 @@ def configure(parser: ArgumentParser) -> None:
         "prompts", nargs="+", metavar="PROMPT", help="a text to continue; several go together"
     )
     sampling_arguments(parser)
+    parser.add_argument(
+        "--compile",
+        choices=list(COMPILE),
+        default="auto",
+        help="compile the steps that follow a prompt; default: if that pays",
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="round their matrices to 8 bits, and tell the error"
+    )
     device_argument(parser)
     plugin_argument(parser)
 
@@ -82,12 +95,33 @@ def run(args: Namespace) -> None:
     if new < args.max_new_tokens:
         say(f"stopping at the context of {context}, after {new} new tokens")
     model = opened.model(pick_device(args.device))
+    steps = {"compile": COMPILE[args.compile], "int8": args.int8}
+    if args.int8:
+        say(told_error(model, prompts, new))
     if len(prompts) == 1:
         write(args.prompts[0])
-        continue_text(model, opened.tokenizer, prompts[0], new, sampling(args), write)
+        continue_text(model, opened.tokenizer, prompts[0], new, sampling(args), write, **steps)
         print()
     else:
-        print("\n\n".join(continue_all(model, opened.tokenizer, prompts, new, sampling(args))))
+        texts = continue_all(model, opened.tokenizer, prompts, new, sampling(args), **steps)
+        print("\n\n".join(texts))
+
+
+def told_error(model: Model, prompts: Sequence[Sequence[int]], new: int) -> str:
+    """What rounding does to these prompts.  InputError if there are no such steps."""
+    from builder.continuation import device_of, padded
+    from builder.decode import NotCompiled
+    from builder.generate import rounding_error
+
+    device = device_of(model)
+    if device.type != "cpu":
+        raise InputError("no-int8", f"--int8 is for a CPU, not {device.type}", "--device cpu")
+    ids, padding = padded(prompts, device)
+    try:
+        error = rounding_error(model, ids, new, padding if len(prompts) > 1 else None)
+    except NotCompiled as reason:
+        raise InputError("no-int8", f"the steps are not compiled: {reason}", "no --int8") from None
+    return f"int8: the next token's probabilities are off by {error:.2g} nats (KL) on this prompt"
 
 
 def write(text: str) -> None:
