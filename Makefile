@@ -11,10 +11,10 @@ export TRANSFORMERS_SOURCE ?= $(CURDIR)/build/source/transformers-5.24.0
 export LLAMA_CPP_SOURCE ?= $(CURDIR)/build/source/llama_cpp_python-0.3.36/vendor/llama.cpp
 SAMPLE ?= 200
 
-.PHONY: help train check test prove claims zoo families ecosystem mutate examples fix clean
+.PHONY: help train check test prove claims zoo bench-env families ecosystem mutate examples fix clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -53,6 +53,11 @@ ecosystem: $(INSTALLED)  ## install the extras, and fetch the sources of transfo
 	cd build/source && for package in transformers==5.24.0 llama-cpp-python==0.3.36; do \
 	  timeout 200 ../../$(BIN)/pip download --quiet --disable-pip-version-check --no-deps --no-binary :all: $$package; done
 	cd build/source && for archive in *.tar.gz; do tar xzf $$archive; done
+
+bench-env: $(INSTALLED)  ## the libraries that `bench` compares with, in environments of their own in build/bench
+	for package in litgpt==0.5.13 x-transformers==2.31.10; do \
+	  $(PYTHON) -m venv build/bench/$${package%%==*} && build/bench/$${package%%==*}/bin/pip install \
+	    --quiet --disable-pip-version-check torch==2.13.0 numpy $$package || exit 1; done
 
 families: $(INSTALLED)  ## carry every variant of every family over and back; makes the table of docs/families.md
 	$(BIN)/python -m tests.families

@@ -1,24 +1,18 @@
-"""How long things take on this machine: each in a fresh process, in interleaved rounds.
-
-A benchmark tells, and does not judge: what is slow on a busy machine says nothing of the code, so
-the load stands beside the numbers and nothing fails.
-"""
+"""Whole commands, each in a fresh process, in interleaved rounds."""
 
 from __future__ import annotations
 
-import os
-import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 MIXERS = ("attention", "linear_attention", "short_conv")
-RESOLVE = "from builder.bench import resolve_seconds; print(resolve_seconds())"
+RESOLVE = "from builder.bench.commands import resolve_seconds; print(resolve_seconds())"
 LAYERS = 200
 
 
@@ -53,9 +47,6 @@ def language() -> list[Task]:
         _verb("diff", seven, "recipes/published/mistral-7b.yaml", limit=3.0),
         Task(f"resolve {LAYERS} layers", ("-c", RESOLVE), 1.0, prints_seconds=True),
     ]
-
-
-CASES: dict[str, Callable[[], list[Task]]] = {"language": language}
 
 
 def _verb(*words: str, limit: float) -> Task:
@@ -139,32 +130,12 @@ def table(timings: Sequence[Timing]) -> str:
         verdict = "within" if middle <= timing.task.limit else "over"
         shown = (f"{seconds:.3f} s" for seconds in spread)
         rows.append((timing.task.name, *shown, limit, verdict))
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    return "\n".join(_row(row, widths) for row in rows)
+    return in_rows(rows)
 
 
-def _row(row: tuple[str, ...], widths: list[int]) -> str:
-    name, *numbers, verdict = row
-    cells = (f"{number:>{width}}" for number, width in zip(numbers, widths[1:], strict=True))
-    return "  ".join([f"{name:<{widths[0]}}", *cells, verdict]).rstrip()
-
-
-def machine() -> str:
-    """What the numbers were measured on: versions, cores, and how busy it is just now."""
-    names = ("onepage-lm", "torch", "pyyaml")
-    versions = ", ".join(f"{name} {_version(name)}" for name in names)
-    load = ", ".join(f"{number:.2f}" for number in os.getloadavg())
-    python = f"{platform.python_implementation()} {platform.python_version()}"
-    return (
-        f"{python}, {versions}\n"
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, load {load}"
-    )
-
-
-def _version(name: str) -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return "not installed"
+def in_rows(rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, its columns aligned."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [" | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, " | ".join("-" * width for width in widths))
+    return "\n".join(f"| {line} |" for line in lines)

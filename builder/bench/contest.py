@@ -1,0 +1,250 @@
+"""One contender at one case, in a process and an environment of its own.
+
+It is run by its path, with a contender's name, the case as JSON, and the time at which the process
+was started.  It tells when its first step is done; then, for each number that it reads, it takes so
+many steps, and tells the seconds; and at the end how much memory it took at most.  Nothing of this
+project is imported but where it is the contender.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+Case = dict[str, Any]
+Step = Callable[[], Any]
+BETAS, DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
+
+
+def transformers(case: Case) -> Step:
+    import torch
+
+    library: Any = importlib.import_module("transformers")
+    if case["kind"] == "gpt2":
+        sizes = {"n_layer": case["layers"], "n_embd": case["dim"], "n_head": case["heads"]}
+        none = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
+        config = library.GPT2Config(
+            **sizes, vocab_size=case["vocab"], n_positions=case["context"], **none
+        )
+    else:
+        kind = library.MistralConfig if case["window"] else library.LlamaConfig
+        config = kind(
+            num_hidden_layers=case["layers"],
+            hidden_size=case["dim"],
+            num_attention_heads=case["heads"],
+            num_key_value_heads=case["kv_heads"] or case["heads"],
+            intermediate_size=case["ff"],
+            vocab_size=case["vocab"],
+            max_position_embeddings=case["context"],
+            **({"sliding_window": case["window"]} if case["window"] else {}),
+        )
+    model = library.AutoModelForCausalLM.from_config(config)
+    ids = drawn(case)
+    if case["work"] in ("train", "start"):
+        return trained(model, lambda: model(input_ids=ids, labels=ids).loss)
+    model.eval()
+    if case["work"] == "prefill":
+        return torch.no_grad()(lambda: model(ids, use_cache=True, logits_to_keep=1))
+    given = {"max_new_tokens": case["new"], "min_new_tokens": case["new"], "do_sample": False}
+    return lambda: model.generate(ids, **given, pad_token_id=0)
+
+
+def litgpt(case: Case) -> Step:
+    import torch
+
+    library: Any = importlib.import_module("litgpt")
+    base: Any = importlib.import_module("litgpt.generate.base")
+    cross_entropy: Any = importlib.import_module("litgpt.utils").chunked_cross_entropy
+    gpt = case["kind"] == "gpt2"
+    window: Any = {}
+    if case["window"]:
+        indices = [1] * case["layers"]
+        window = {"sliding_window_size": case["window"], "sliding_window_indices": indices}
+    config = library.Config(
+        n_layer=case["layers"],
+        n_embd=case["dim"],
+        n_head=case["heads"],
+        n_query_groups=case["kv_heads"] or case["heads"],
+        intermediate_size=case["ff"] or 4 * case["dim"],
+        vocab_size=case["vocab"],
+        padded_vocab_size=case["vocab"],
+        block_size=case["context"],
+        parallel_residual=False,
+        bias=gpt,
+        norm_class_name="LayerNorm" if gpt else "RMSNorm",
+        mlp_class_name="GptNeoxMLP" if gpt else "LLaMAMLP",
+        gelu_approximate="tanh",
+        rotary_percentage=1.0,  # it has no learned positions
+        **window,
+    )
+    model, ids = library.GPT(config), drawn(case)
+    if case["work"] in ("train", "start"):
+        labels = ids.roll(-1, 1)
+        return trained(model, lambda: cross_entropy(model(ids), labels))
+    model.eval()
+    model.max_seq_length = case["context"]
+    model.set_kv_cache(batch_size=case["batch"])
+    if case["work"] == "prefill":
+        places = torch.arange(case["length"])
+        return torch.no_grad()(lambda: model(ids, places)[:, -1])
+    greedy = {"temperature": 0.0, "top_p": 0.0}
+    if case["batch"] == 1:
+        return lambda: base.generate(model, ids[0], case["context"], **greedy)
+    rest = {"sample_args": greedy, "include_prompt": False, "include_eos": True}
+    return lambda: list(base.batched_generate_fn(model, ids, case["context"], **rest))
+
+
+def x_transformers(case: Case) -> Step:
+    library: Any = importlib.import_module("x_transformers")
+    if case["work"] == "prefill":
+        raise SystemExit("its windows are of another kind")
+    gpt = case["kind"] == "gpt2"
+    llama = {"rotary_pos_emb": True, "use_rmsnorm": True, "ff_glu": True, "ff_swish": True}
+    layers = library.Decoder(
+        dim=case["dim"],
+        depth=case["layers"],
+        heads=case["heads"],
+        attn_dim_head=case["dim"] // case["heads"],
+        attn_flash=True,
+        attn_kv_heads=case["kv_heads"],
+        ff_mult=(case["ff"] or 4 * case["dim"]) / case["dim"],
+        ff_no_bias=not gpt,
+        **({} if gpt else llama),
+    )
+    inner = library.TransformerWrapper(
+        num_tokens=case["vocab"],
+        max_seq_len=case["context"] + 1,  # in training it takes the labels from what it reads
+        attn_layers=layers,
+        use_abs_pos_emb=gpt,
+        tie_embedding=gpt,
+    )
+    model, ids = library.AutoregressiveWrapper(inner), drawn(case)
+    if case["work"] in ("train", "start"):
+        longer = drawn(case | {"length": case["length"] + 1})
+        return trained(model, lambda: model(longer))
+    return lambda: model.generate(ids, case["new"], temperature=0.0, cache_kv=True)
+
+
+def ours(case: Case, **way: Any) -> Step:
+    import torch
+
+    from builder.devices import settle
+    from builder.recipe import load_recipe
+
+    settle()
+    recipe, ids = load_recipe(case["page"]), drawn(case)
+    if case["work"] in ("train", "start"):
+        from builder.training.compiling import Compiler, compile_layers
+        from builder.training.corpus import Batch
+        from builder.training.prepare import assemble
+        from builder.training.step import take_step
+        from builder.training.world import ALONE
+
+        training = assemble(recipe, ALONE)
+        if way:
+            compile_layers(training.model, Compiler(lambda _: None))
+        batch = Batch(ids, ids.roll(-1, 1))
+        return lambda: take_step(training, 0, batch)
+    from builder.model import build
+
+    model = build(recipe).eval()
+    if case["work"] == "prefill":
+        return lambda: model(ids, cache=model.new_cache(len(ids)), last=True)
+    return torch.no_grad()(lambda: model.generate(ids, case["new"], temperature=0, **way))
+
+
+def nothing(case: Case) -> Step:
+    """What no contender can be faster than."""
+    import torch
+
+    return lambda: torch.zeros(1)
+
+
+def machine(case: Case) -> Step:
+    """The most that this machine does: operations and bytes a second."""
+    import torch
+
+    square, tall = torch.randn(1024, 1024), torch.randn(1 << 16, 1024)  # 256 MB
+    row = torch.randn(1024)
+
+    def limits() -> dict[str, float]:
+        product = least(lambda: square @ square, 8)
+        read = least(lambda: torch.mv(tall, row), 3)
+        return {"operations": 2 * 1024**3 / product, "bytes": tall.nbytes / read}
+
+    return limits
+
+
+def least(act: Step, times: int) -> float:
+    found = []
+    for _ in range(times):
+        began = time.perf_counter()
+        act()
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
+def drawn(case: Case) -> Any:
+    import torch
+
+    dice = torch.Generator().manual_seed(0)
+    return torch.randint(case["vocab"], (case["batch"], case["length"]), generator=dice)
+
+
+def trained(model: Any, loss: Step) -> Step:
+    """A step as each of them writes it in its examples."""
+    import torch
+
+    model.train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=BETAS, weight_decay=DECAY)
+
+    def step() -> float:
+        found = loss()
+        found.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(found.detach())
+
+    return step
+
+
+CONTENDERS: dict[str, Callable[[Case], Step]] = {
+    "transformers": transformers,
+    "litgpt": litgpt,
+    "x-transformers": x_transformers,
+    "ours": ours,
+    "ours, compiled": lambda case: ours(case, compile=True),
+    "ours, int8": lambda case: ours(case, int8=True),
+    "import torch": nothing,
+    "machine": machine,
+}
+
+
+def main(name: str, case: Case, began: float) -> None:
+    out = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print is no answer
+
+    def tell(**found: Any) -> None:
+        print(json.dumps(found), file=out, flush=True)
+
+    step = CONTENDERS[name](case)
+    step()
+    tell(first=time.time() - began)
+    for line in sys.stdin:
+        began, given = time.perf_counter(), None
+        for _ in range(int(line)):
+            given = step()
+        seconds = time.perf_counter() - began
+        tell(seconds=seconds, given=given if type(given) is dict else None)
+    tell(peak=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], json.loads(sys.argv[2]), float(sys.argv[3]))
