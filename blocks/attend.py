@@ -87,7 +87,7 @@ def _step(
     shared = k.shape[1], -1  # queries of one key head are read as if they stood at places of a text
     q = q.squeeze(2).unflatten(1, shared)
     added = None if added is None else added.squeeze(2).unflatten(1, shared)
-    return weigh(q, k, v, seen, added).flatten(1, 2).unsqueeze(2)
+    return weigh(q, k, v, seen, added).flatten(1, 2)[:, None].transpose(1, 2)
 
 
 def _tell(q: Tensor, k: Tensor, *given: Any, **options: Any) -> None:

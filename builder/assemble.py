@@ -150,6 +150,23 @@ class Body(nn.Module):
         return self.run(x, call, cache)  # type: ignore[arg-type]  # an expert's leaves ask for no call
 
 
+def opened(part: Run, at: int) -> tuple[Run, ChainRun]:
+    """A layer's parts before this one, and the others; whole, with none behind it, if it is no
+    layer, or something is called when it is.
+    """
+    if not isinstance(part, Body) or watched(part):
+        return part, ChainRun([])
+    run = getattr(part.run, "run", part.run)  # what training puts round it is for training
+    return run.split(at) if isinstance(run, ChainRun) else (part, ChainRun([]))
+
+
+def watched(module: nn.Module) -> bool:
+    """Whether something else is called when the module is."""
+    around = module._forward_hooks, module._forward_pre_hooks
+    behind = module._backward_hooks, module._backward_pre_hooks
+    return any((*around, *behind)) or "forward" in vars(module)
+
+
 @dataclass
 class Remembering:
     """A place that remembers something; ``readers`` are the leaves that read what it remembers."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from blocks.lm_head import LMHead
-from builder.assemble import ChainRun, LeafRun
+from builder.assemble import ChainRun, LeafRun, watched
 from builder.loss import IGNORED, spans
 
 LINE = 64  # bytes: where rows of logits begin at multiples, matrix products read them faster
@@ -21,17 +21,10 @@ def head_alone(end: ChainRun, x: Tensor) -> LMHead | None:
     """The head, if it is all that an end has, and plainly multiplies what reaches it."""
     (first, *more) = end.parts
     module = first.module if isinstance(first, LeafRun) and not more else None
-    if type(module) is not LMHead or _watched(module):
+    if type(module) is not LMHead or watched(module):
         return None
     exact = x.dtype == module.weight.dtype and x.dtype.itemsize >= 4
     return module if exact and not torch.is_autocast_enabled(x.device.type) else None
-
-
-def _watched(module: nn.Module) -> bool:
-    """Whether something else is called when the module is."""
-    around = module._forward_hooks, module._forward_pre_hooks
-    behind = module._backward_hooks, module._backward_pre_hooks
-    return any((*around, *behind)) or "forward" in vars(module)
 
 
 def summed_over_head(

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from blocks.kinds import NODES
 from builder.construct import registered
-from builder.graph import Graph, Leaf, edges, leaves
+from builder.graph import Chain, Graph, Layer, Leaf, edges, leaves
 
 IGNORED = -100  # a label that does not count
 HELD = 1 << 24  # logits at once, if nobody says: 64 MB of them
@@ -115,6 +115,19 @@ def where_chunks_begin(graph: Graph) -> int | None:
     first = next(n for n, item in enumerate(graph.items) if _gives_logits(item))
     after = (leaf for item in graph.items[first:] for leaf in leaves(item))
     return first if all(map(_reads_alone, after)) else None
+
+
+def where_reading_ends(graph: Graph) -> tuple[int, int]:
+    """The item, and the part of it if it is a layer, behind which every position is read by itself:
+    of the last that is not so, the first such part.
+    """
+    alone = [all(map(_reads_alone, leaves(item))) for item in graph.items]
+    last = max((n for n, is_alone in enumerate(alone) if not is_alone), default=0)
+    body = getattr(graph.items[last], "body", None)
+    if not isinstance(graph.items[last], Layer) or not isinstance(body, Chain):
+        return last, 0
+    mixing = (n for n, part in enumerate(body.items) if not all(map(_reads_alone, leaves(part))))
+    return last, 1 + max(mixing, default=0)
 
 
 def _gives_logits(item: Any) -> bool:

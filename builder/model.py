@@ -12,11 +12,17 @@ from blocks.cache import Cache
 from blocks.call import Call, start_call
 from builder import generate as generation
 from builder import initial
-from builder.assemble import Assembler, count_adds
+from builder.assemble import Assembler, ChainRun, count_adds, opened
 from builder.construct import import_plugins, make
 from builder.graph import Filler, Layer, leaves
 from builder.head_loss import head_alone, summed_over_head
-from builder.loss import IGNORED, summed, summed_in_chunks, where_chunks_begin
+from builder.loss import (
+    IGNORED,
+    summed,
+    summed_in_chunks,
+    where_chunks_begin,
+    where_reading_ends,
+)
 from builder.recipe import Recipe
 
 
@@ -36,6 +42,7 @@ class Model(nn.Module):
         self._run = assembler.into(self, recipe.graph)
         self._stateful = assembler.states
         self._end = where_chunks_begin(recipe.graph)
+        self._reading = where_reading_ends(recipe.graph)
         limits = [int(m.limit) for m in self.modules() if hasattr(m, "limit")]  # type: ignore[arg-type]
         self.limit: int | None = min(limits, default=None)
 
@@ -160,10 +167,11 @@ class Model(nn.Module):
     def _logits(self, call: Call, cache: Cache | None, last: bool = False) -> Tensor:
         if not last:
             return self._run(call.ids, call, cache)
-        if self._end is None:
-            return self._run(call.ids, call, cache)[:, -1:]
-        body, end = self._run.split(self._end)
-        return end(body(call.ids, call, cache)[:, -1:], call, cache)
+        first, end = self._run.split(self._reading[0] + 1)
+        *before, layer = first.parts
+        inner, rest = opened(layer, self._reading[1])
+        x = ChainRun([*before, inner])(call.ids, call, cache)[:, -1:]
+        return ChainRun([rest, end])(x, call, cache)
 
 
 def length_read(module: nn.Module) -> int | None:

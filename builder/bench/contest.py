@@ -91,8 +91,9 @@ def litgpt(case: Case) -> Step:
     model.max_seq_length = case["context"]
     model.set_kv_cache(batch_size=case["batch"])
     if case["work"] == "prefill":
-        places = torch.arange(case["length"])
-        return torch.no_grad()(lambda: model(ids, places)[:, -1])
+        chunk = case["window"] or case["length"]  # it reads no more than a window at once
+        parts = [torch.arange(n, n + chunk) for n in range(0, case["length"], chunk)]
+        return torch.no_grad()(lambda: [model(ids[:, part], part)[:, -1] for part in parts])
     greedy = {"temperature": 0.0, "top_p": 0.0}
     if case["batch"] == 1:
         return lambda: base.generate(model, ids[0], case["context"], **greedy)

@@ -85,6 +85,9 @@ class Contender:
         with suppress(Gone):
             self.result.peak = self.answer()["peak"]
         self.process.wait()
+        assert self.process.stdout is not None
+        self.process.stdout.close()
+        self.words.close()
 
     def ask(self, words: str) -> Any:
         assert self.process.stdin is not None
