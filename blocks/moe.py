@@ -47,18 +47,43 @@ class MoE(nn.Module):
     def forward(self, x: Tensor, call: Call) -> Tensor:
         flat = x.flatten(0, 1)  # (N, dim)
         weights, chosen, scores = self.router(flat)
+        if call.place is not None:
+            return self._step(flat, weights, chosen).view_as(x)
         out = torch.zeros_like(flat)
         for e, rows, slots in self._assigned(chosen):
-            weight, read = weights[rows, slots, None].to(x.dtype), flat[rows]
-            if self.weigh == "input":
-                y = call_row(self.experts, e, read * weight)
-            else:
-                y = call_row(self.experts, e, read)
-                y = y * weight.to(y.dtype)
+            y = self._weighed(e, flat[rows], weights[rows, slots, None])
             out = out.index_add(0, rows, y.to(out.dtype))
         if self.training:
             call.losses += self._losses(chosen, scores, call)
         return out.view_as(x)
+
+    def _weighed(self, e: int | Tensor, read: Tensor, weight: Tensor) -> Tensor:
+        """What an expert gives of some rows, (N, dim), with a weight for each, (N, 1)."""
+        weight = weight.to(read.dtype)
+        if self.weigh == "input":
+            return call_row(self.experts, e, read * weight)
+        y = call_row(self.experts, e, read)
+        return y * weight.to(y.dtype)
+
+    def _step(self, flat: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
+        """The same by products that are as many whatever is chosen: one for each choice, or of all
+        rows by each expert if that takes fewer.
+        """
+        if chosen.numel() > self.count:
+            out = torch.zeros_like(flat)
+            for e in range(self.count):
+                mine = chosen == e
+                y = self._weighed(e, flat, (weights * mine).sum(1, keepdim=True))
+                out = out + torch.where(mine.any(1, keepdim=True), y, 0.0).to(out.dtype)
+            return out
+        rows = []
+        for n in range(len(flat)):
+            of_row = [
+                self._weighed(chosen[n, k : k + 1], flat[n : n + 1], weights[n : n + 1, k : k + 1])
+                for k in range(chosen.shape[1])
+            ]
+            rows.append(torch.stack(of_row).sum(0))
+        return torch.cat(rows).to(flat.dtype)
 
     def _assigned(self, chosen: Tensor) -> Iterator[tuple[int, Tensor, Tensor]]:
         """Each expert in use, with the tokens that chose it and as which of their choices."""

@@ -18,8 +18,11 @@ def stack(module: nn.Module, count: int) -> nn.Module:
     return module
 
 
-def call_row(module: nn.Module, row: int, x: Tensor) -> Tensor:
-    """What one copy of a stacked module gives."""
-    own = {name: parameter[row] for name, parameter in module.named_parameters()}
+def call_row(module: nn.Module, row: int | Tensor, x: Tensor) -> Tensor:
+    """What one copy of a stacked module gives; a number in a tensor, (1,), is not looked at."""
+    own = {
+        name: parameter[row] if isinstance(row, int) else parameter.index_select(0, row)[0]
+        for name, parameter in module.named_parameters()
+    }
     given: Tensor = functional_call(module, own, (x,))
     return given

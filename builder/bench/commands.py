@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -70,7 +71,12 @@ def _once(task: Task) -> float | str:
     """The seconds of one run; or why there is no number."""
     start = time.perf_counter()
     done = subprocess.run(
-        [sys.executable, *task.words], cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, *task.words],
+        cwd=ROOT,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     seconds = time.perf_counter() - start
     if done.returncode not in (0, 1):  # 1: checked, and the answer is no

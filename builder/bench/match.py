@@ -56,6 +56,7 @@ class Contender:
         self.words = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process
         script = Path(__file__).with_name("contest.py")
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as where they are installed
         environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
         command = [python_of(name), "-P", script, name, json.dumps(case.given), str(time.time())]
         self.process = subprocess.Popen(
@@ -169,11 +170,11 @@ def playing(
 def started(case: Case, rounds: int, threads: int, names: Sequence[str]) -> list[Result]:
     """New processes in each round, each until its first step is done."""
     results = {name: Result(name) for name in names}
-    for _ in range(rounds):
+    for number in range(rounds + 1):  # the first is to get warm: files are read, and compiled
         for name, result in results.items():
             with playing(case, threads, [name]) as (ready, absent):
                 result.reason = absent[0].reason if absent else ""
-            for one in ready:
+            for one in ready if number else ():
                 result.seconds.append(one.result.first)
                 result.first, result.peak = median(result.seconds), one.result.peak
     return list(results.values())

@@ -42,7 +42,7 @@ def cached_equals_full(case: Case) -> float:
 @torch.no_grad()
 def fixed_steps_equal_full(case: Case) -> float:
     """Steps in tensors of fixed shapes, which can be compiled, give the logits of one forward; with
-    padding too.  A block that asks what its numbers are, as experts do, has none.
+    padding too.  A block that asks what its numbers are has none.
     """
     model = case.model
     ids = case.ids(2, min(2 * case.length, alike_up_to(model)))
