@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Hashable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 from weakref import WeakKeyDictionary
 
@@ -74,15 +74,17 @@ class Decoder:
         x = ids
         for place, (key, parts) in enumerate(cut(model)):
             piece = Piece(parts, room, cache)
+            memories = piece.memories
             arrange = partial(kept.weights, place, piece.weights)
-            kind = key, *((p.shape, p.dtype) for p in piece.parameters()), *asked
+            read = chain(piece.parameters(), *memories)
+            kind = key, *((t.shape, t.dtype) for t in read), *asked
             if kind not in kept.compiled:
                 given = [x.contiguous(), ids, *self.beside]
-                run, joined = compiled(piece, given, int8, arrange, lower)
+                run, joined = compiled(piece, given, memories, int8, arrange, lower)
                 out = Step(run, *piece.memories, arrange(joined)).out(*given)
                 kept.compiled[kind] = run, joined, out[0]
             run, joined, x = kept.compiled[kind]
-            self.steps.append(Step(run, *piece.memories, arrange(joined)))
+            self.steps.append(Step(run, *memories, arrange(joined)))
 
     @torch.no_grad()
     def __call__(self, ids: Tensor) -> Tensor:
@@ -198,13 +200,14 @@ class Step:
 def compiled(
     piece: Piece,
     given: list[Tensor],
+    memories: tuple[list[Tensor], list[Tensor]],
     int8: bool,
     arrange: Callable[[list[Joined]], list[Tensor]],
     lower: Lower,
 ) -> tuple[Runs, list[Joined]]:
     """Trace a piece, join its matrices, and compile it; NotCompiled if that cannot be."""
     names = [name for name, _ in piece.named_parameters()]
-    parts = given, *piece.memories, piece.weights
+    parts = given, *memories, piece.weights
 
     def flat(*every: Tensor) -> list[Tensor]:
         rest = iter(every)

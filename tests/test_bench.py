@@ -9,13 +9,13 @@ import pytest
 
 from builder import __main__ as program
 from builder import build, load_recipe
-from builder.bench import commands, match, tables
+from builder.bench import commands, match, scaling, tables
 from builder.bench.cases import CASES, Case
 from builder.bench.commands import Task, heterogeneous, measure, table
 from builder.bench.machine import described
 from builder.bench.match import Limits, Result, play
 
-TINY = Case("tiny", "decode", "llama", 2, 16, 2, 50, length=6, new=4, ff=24, batch=2)
+TINY = Case("tiny", "decode", "rotary", 2, 16, 2, 50, length=6, new=4, ff=24, batch=2)
 
 
 # Whole commands
@@ -89,7 +89,7 @@ def test_each_case_is_a_model(name):
     [
         TINY,
         replace(TINY, work="train"),
-        replace(TINY, work="train", kind="gpt2", ff=None),
+        replace(TINY, work="train", kind="gpt", ff=None),
         replace(TINY, work="prefill", window=3),
     ],
     ids=["decode", "train", "train gpt2", "prefill"],
@@ -149,6 +149,27 @@ def test_a_page_keeps_what_stands_around_and_takes_a_case_again(tmp_path):
         "# Numbers\n\n<!-- bench T1 -->\nnew\n<!-- end -->\n\nAnd more.\n\n"
         "<!-- bench G1 -->\nagain \\1\n<!-- end -->\n"
     )
+
+
+# Sizes
+
+
+def test_sizes_stand_beside_what_is_counted(monkeypatch):
+    small = replace(TINY, work="train", new=0)
+    sizes = {"one layer": replace(small, layers=1), "two layers": small}
+    monkeypatch.setattr(scaling, "SIZES", sizes)
+    monkeypatch.setattr(scaling, "READ", replace(TINY, work="prefill", new=0))
+    monkeypatch.setattr(scaling, "LENGTHS", (4, 16))
+    monkeypatch.setattr(scaling, "WINDOW", 2)
+    points, readings = scaling.trained(1), scaling.read(1)
+    one, two = (point.counted for point in points)
+    head = 6 * 16 * 50  # forward, and twice as much back
+    assert two - head == 2 * (one - head)
+    (short, whole), (windowed, longer) = readings
+    assert windowed.cache == short.cache < whole.cache == longer.cache / 4
+    page = scaling.pages(points, readings)
+    assert "| one layer " in page and "| 16 tokens " in page
+    assert scaling.plot(points).count("<circle") == 2
 
 
 # The verb

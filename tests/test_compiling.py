@@ -32,9 +32,9 @@ def folder(tmp_path, monkeypatch):
     Path("text.txt").write_text(text_of(0), encoding="utf-8")
 
 
-def worth(device="cpu", **settings):
+def worth(device="cpu", sharded=False, **settings):
     recipe = recipe_of(**settings)
-    return worth_compiling(build(recipe, device=device), settings_of(recipe))
+    return worth_compiling(build(recipe, device=device), settings_of(recipe), sharded)
 
 
 def test_a_run_is_compiled_if_it_is_long_enough():
@@ -49,8 +49,10 @@ def test_what_is_asked_for_decides():
     assert not worth(steps=10_000_000, compile="never")
 
 
-def test_nothing_is_guessed_of_an_unknown_device():
+def test_nothing_is_guessed_of_an_unknown_device_or_of_shared_weights():
     assert not worth("meta", steps=10_000_000)
+    assert not worth(sharded=True, steps=10_000_000)
+    assert worth(sharded=True, compile="always")
 
 
 def test_layers_that_are_alike_are_one_kind():

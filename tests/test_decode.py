@@ -165,6 +165,16 @@ def test_what_is_compiled_serves_the_next_text_and_follows_the_weights(monkeypat
     assert len(made) == 2 * first
 
 
+@pytest.mark.parametrize("word", ["convolved", "summed"])
+def test_texts_that_begin_with_less_are_read_as_they_are(word, monkeypatch):
+    """What a convolution remembers of one token is less than of five."""
+    monkeypatch.setattr("builder.decode.inductor", lambda traced, _: traced)
+    model = model_of(recipe_of([word]), 0)
+    for length in (1, 5, 2):
+        found = model.generate(ids_of(length), 6, temperature=0, compile=True)
+        assert torch.equal(found, model.generate(ids_of(length), 6, temperature=0))
+
+
 def noting(method, made):
     def noted(*given, **named):
         made.append(1)

@@ -44,8 +44,8 @@ def attending(**options):
 # The law sees a route that is broken
 
 
-def narrower_band(q, k, v, call, mask, span, bias, weigh, banded=attend._banded):
-    return banded(q, k, v, call, SlidingWindow(span - 1), span, bias, weigh)
+def narrower_band(q, k, v, call, mask, span, size, bias, weigh, banded=attend._banded):
+    return banded(q, k, v, call, SlidingWindow(span - 1), span, size, bias, weigh)
 
 
 def unbent_weigh(*given, weigh=attend._weigh, softcap, **options):

@@ -25,6 +25,7 @@ ENTRIES = [entry for entry in INDEX if entry not in model_entries(INDEX)]
 ELSEWHERE = {  # what no small run of its own shows, and the test that does
     "data.dataset": "test_sources.py::test_a_saved_dataset_is_read_by_its_split",
     "data.stdin": "test_sources.py::test_records_are_piped_in_with_a_key",
+    "section.train.compile": "test_compiling.py::test_what_is_asked_for_decides",
     "section.train.nonfinite": "test_trouble.py::test_skip_goes_on_with_the_weights_as_they_were",
 }
 OPTIONS = {

@@ -12,15 +12,16 @@ PEERS = ("transformers", "litgpt", "x-transformers")
 
 @dataclass(frozen=True)
 class Case:
-    """A model of GPT-2's or LLaMA's kind, in fp32, and its work: ``train`` a step of ``batch``
-    texts of ``length`` tokens, ``decode`` so many ``new`` ones after each, greedily, ``prefill``
-    reads them into a cache, and gives the logits of the last, ``start`` is a process's way to the
-    end of its first step of training.
+    """A model in fp32, with learned positions or rotary ones, and its work.
+
+    It is to ``train`` a step of ``batch`` texts of ``length`` tokens, ``decode`` so many ``new``
+    ones after each, greedily, ``prefill`` a cache, and give the logits of the last, or ``start``: a
+    process's way to the end of its first step of training.
     """
 
     name: str
     work: Literal["train", "decode", "prefill", "start"]
-    kind: Literal["gpt2", "llama"]
+    kind: Literal["gpt", "rotary"]
     layers: int
     dim: int
     heads: int
@@ -49,7 +50,7 @@ class Case:
         sizes += f" ({self.kv_heads} of keys)" if self.kv_heads else ""
         sizes += f", ff {self.ff}" if self.ff else ""
         sizes += f", vocab {self.vocab}, batch {self.batch}"
-        model = f"{ {'gpt2': 'GPT-2', 'llama': 'LLaMA'}[self.kind] }'s kind, {sizes}"
+        model = f"{ {'gpt': 'GPT-2', 'rotary': 'LLaMA'}[self.kind] }'s kind, {sizes}"
         window = f" in a window of {self.window}" if self.window else ""
         done = {
             "train": f"train, {self.length} tokens a text",
@@ -64,7 +65,7 @@ class Case:
         """The model as a recipe."""
         sizes = {"dim": self.dim, "heads": self.heads, "vocab": self.vocab, "context": self.context}
         train = {"batch": self.batch, "length": self.length, "lr": 1e-3}
-        gpt = self.kind == "gpt2"
+        gpt = self.kind == "gpt"
         attention: dict[str, Any] = {"position": "rope"}
         attention = {"bias": True, "out_bias": True} if gpt else attention
         attention |= {"kv_heads": self.kv_heads} if self.kv_heads else {}
@@ -84,18 +85,18 @@ class Case:
         return asdict(self) | {"context": self.context, "page": self.page}
 
 
-SMALL: dict[str, Any] = {"kind": "gpt2", "layers": 4, "dim": 128, "heads": 4, "vocab": 65}
+SMALL: dict[str, Any] = {"kind": "gpt", "layers": 4, "dim": 128, "heads": 4, "vocab": 65}
 SMALL |= {"length": 64, "batch": 12}
-STORIES: dict[str, Any] = {"kind": "llama", "layers": 6, "dim": 288, "heads": 6, "ff": 768}
+STORIES: dict[str, Any] = {"kind": "rotary", "layers": 6, "dim": 288, "heads": 6, "ff": 768}
 DECODE: dict[str, Any] = {"work": "decode", "ours": DECODED, "length": 32}
-SMOL: dict[str, Any] = {"kind": "llama", "layers": 30, "dim": 576, "heads": 9, "kv_heads": 3}
+SMOL: dict[str, Any] = {"kind": "rotary", "layers": 30, "dim": 576, "heads": 9, "kv_heads": 3}
 CASES = {
     case.name: case
     for case in (
         Case("T1", "train", **SMALL),
         Case("T2", "train", **STORIES, vocab=4096, length=256, batch=8,
              ours=("ours", "ours, compiled")),
-        Case("T3", "train", kind="gpt2", layers=6, dim=384, heads=6, vocab=50257, length=256,
+        Case("T3", "train", kind="gpt", layers=6, dim=384, heads=6, vocab=50257, length=256,
              batch=16),
         Case("G1", **DECODE, **STORIES, vocab=32000, new=224),
         Case("G2", **DECODE, **SMOL, ff=1536, vocab=49152, new=128),

@@ -3,143 +3,43 @@
 It is run by its path, with a contender's name, the case as JSON, and the time at which the process
 was started.  It tells when its first step is done; then, for each number that it reads, it takes so
 many steps, and tells the seconds; and at the end how much memory it took at most.  Nothing of this
-project is imported but where it is the contender.
+project is imported but where it is the contender: what is others' is read by its path too.
 """
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import json
 import os
 import resource
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 Case = dict[str, Any]
 Step = Callable[[], Any]
-BETAS, DECAY, CLIP = (0.9, 0.95), 0.1, 1.0
+PEERS = Path(__file__).resolve().parents[2] / "hf_bridge" / "peers.py"
 
 
-def transformers(case: Case) -> Step:
-    import torch
-
-    library: Any = importlib.import_module("transformers")
-    if case["kind"] == "gpt2":
-        sizes = {"n_layer": case["layers"], "n_embd": case["dim"], "n_head": case["heads"]}
-        none = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
-        config = library.GPT2Config(
-            **sizes, vocab_size=case["vocab"], n_positions=case["context"], **none
-        )
-    else:
-        kind = library.MistralConfig if case["window"] else library.LlamaConfig
-        config = kind(
-            num_hidden_layers=case["layers"],
-            hidden_size=case["dim"],
-            num_attention_heads=case["heads"],
-            num_key_value_heads=case["kv_heads"] or case["heads"],
-            intermediate_size=case["ff"],
-            vocab_size=case["vocab"],
-            max_position_embeddings=case["context"],
-            **({"sliding_window": case["window"]} if case["window"] else {}),
-        )
-    model = library.AutoModelForCausalLM.from_config(config)
-    ids = drawn(case)
-    if case["work"] in ("train", "start"):
-        return trained(model, lambda: model(input_ids=ids, labels=ids).loss)
-    model.eval()
-    if case["work"] == "prefill":
-        return torch.no_grad()(lambda: model(ids, use_cache=True, logits_to_keep=1))
-    given = {"max_new_tokens": case["new"], "min_new_tokens": case["new"], "do_sample": False}
-    return lambda: model.generate(ids, **given, pad_token_id=0)
-
-
-def litgpt(case: Case) -> Step:
-    import torch
-
-    library: Any = importlib.import_module("litgpt")
-    base: Any = importlib.import_module("litgpt.generate.base")
-    cross_entropy: Any = importlib.import_module("litgpt.utils").chunked_cross_entropy
-    gpt = case["kind"] == "gpt2"
-    window: Any = {}
-    if case["window"]:
-        indices = [1] * case["layers"]
-        window = {"sliding_window_size": case["window"], "sliding_window_indices": indices}
-    config = library.Config(
-        n_layer=case["layers"],
-        n_embd=case["dim"],
-        n_head=case["heads"],
-        n_query_groups=case["kv_heads"] or case["heads"],
-        intermediate_size=case["ff"] or 4 * case["dim"],
-        vocab_size=case["vocab"],
-        padded_vocab_size=case["vocab"],
-        block_size=case["context"],
-        parallel_residual=False,
-        bias=gpt,
-        norm_class_name="LayerNorm" if gpt else "RMSNorm",
-        mlp_class_name="GptNeoxMLP" if gpt else "LLaMAMLP",
-        gelu_approximate="tanh",
-        rotary_percentage=1.0,  # it has no learned positions
-        **window,
-    )
-    model, ids = library.GPT(config), drawn(case)
-    if case["work"] in ("train", "start"):
-        labels = ids.roll(-1, 1)
-        return trained(model, lambda: cross_entropy(model(ids), labels))
-    model.eval()
-    model.max_seq_length = case["context"]
-    model.set_kv_cache(batch_size=case["batch"])
-    if case["work"] == "prefill":
-        chunk = case["window"] or case["length"]  # it reads no more than a window at once
-        parts = [torch.arange(n, n + chunk) for n in range(0, case["length"], chunk)]
-        return torch.no_grad()(lambda: [model(ids[:, part], part)[:, -1] for part in parts])
-    greedy = {"temperature": 0.0, "top_p": 0.0}
-    if case["batch"] == 1:
-        return lambda: base.generate(model, ids[0], case["context"], **greedy)
-    rest = {"sample_args": greedy, "include_prompt": False, "include_eos": True}
-    return lambda: list(base.batched_generate_fn(model, ids, case["context"], **rest))
-
-
-def x_transformers(case: Case) -> Step:
-    library: Any = importlib.import_module("x_transformers")
-    if case["work"] == "prefill":
-        raise SystemExit("its windows are of another kind")
-    gpt = case["kind"] == "gpt2"
-    llama = {"rotary_pos_emb": True, "use_rmsnorm": True, "ff_glu": True, "ff_swish": True}
-    layers = library.Decoder(
-        dim=case["dim"],
-        depth=case["layers"],
-        heads=case["heads"],
-        attn_dim_head=case["dim"] // case["heads"],
-        attn_flash=True,
-        attn_kv_heads=case["kv_heads"],
-        ff_mult=(case["ff"] or 4 * case["dim"]) / case["dim"],
-        ff_no_bias=not gpt,
-        **({} if gpt else llama),
-    )
-    inner = library.TransformerWrapper(
-        num_tokens=case["vocab"],
-        max_seq_len=case["context"] + 1,  # in training it takes the labels from what it reads
-        attn_layers=layers,
-        use_abs_pos_emb=gpt,
-        tie_embedding=gpt,
-    )
-    model, ids = library.AutoregressiveWrapper(inner), drawn(case)
-    if case["work"] in ("train", "start"):
-        longer = drawn(case | {"length": case["length"] + 1})
-        return trained(model, lambda: model(longer))
-    return lambda: model.generate(ids, case["new"], temperature=0.0, cache_kv=True)
+def peers() -> Any:
+    """The module that makes the others' steps."""
+    spec: Any = importlib.util.spec_from_file_location("peers", PEERS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def ours(case: Case, **way: Any) -> Step:
+    """A step of this project's, in one of its ways."""
     import torch
 
     from builder.devices import settle
     from builder.recipe import load_recipe
 
     settle()
-    recipe, ids = load_recipe(case["page"]), drawn(case)
+    recipe, ids = load_recipe(case["page"]), peers().drawn(case)
     if case["work"] in ("train", "start"):
         from builder.training.compiling import Compiler, compile_layers
         from builder.training.corpus import Batch
@@ -191,35 +91,10 @@ def least(act: Step, times: int) -> float:
     return min(found)
 
 
-def drawn(case: Case) -> Any:
-    import torch
-
-    dice = torch.Generator().manual_seed(0)
-    return torch.randint(case["vocab"], (case["batch"], case["length"]), generator=dice)
-
-
-def trained(model: Any, loss: Step) -> Step:
-    """A step as each of them writes it in its examples."""
-    import torch
-
-    model.train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=BETAS, weight_decay=DECAY)
-
-    def step() -> float:
-        found = loss()
-        found.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-        optimizer.step()
-        optimizer.zero_grad()
-        return float(found.detach())
-
-    return step
-
-
 CONTENDERS: dict[str, Callable[[Case], Step]] = {
-    "transformers": transformers,
-    "litgpt": litgpt,
-    "x-transformers": x_transformers,
+    "transformers": lambda case: peers().transformers(case),
+    "litgpt": lambda case: peers().litgpt(case),
+    "x-transformers": lambda case: peers().x_transformers(case),
     "ours": ours,
     "ours, compiled": lambda case: ours(case, compile=True),
     "ours, int8": lambda case: ours(case, int8=True),
@@ -229,6 +104,7 @@ CONTENDERS: dict[str, Callable[[Case], Step]] = {
 
 
 def main(name: str, case: Case, began: float) -> None:
+    """Take steps as they are asked for, until no more is read."""
     out = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print is no answer
 

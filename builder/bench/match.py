@@ -121,10 +121,7 @@ def play(
     results, limits = [], []
     with playing(case, threads, [*chosen, "machine"]) as (contenders, absent):
         *others, machine = contenders
-        steps = 1
-        if others:
-            others[0].lap(1)
-            steps = max(1, round(LAP / others[0].result.seconds.pop()))
+        steps = steps_of(others[0]) if others else 1
         for _ in range(rounds):
             for one in others:
                 if not one.result.reason:
@@ -133,6 +130,12 @@ def play(
         results = [one.result for one in others] + absent
     found = [median(limit[what] for limit in limits) for what in ("operations", "bytes")]
     return sorted(results, key=lambda result: chosen.index(result.contender)), Limits(*found)
+
+
+def steps_of(one: Contender) -> int:
+    """As many as it takes in a lap."""
+    attempt(one, 1)
+    return max(1, round(LAP / one.result.seconds.pop())) if one.result.seconds else 1
 
 
 def attempt(one: Contender, steps: int) -> None:

@@ -16,7 +16,7 @@ from builder.measure import measure
 from builder.recipe import load_recipe
 
 Key = TypeVar("Key")
-SMALL = Case("scaling", "train", "llama", 4, 192, 4, 1024, length=256, ff=512, batch=4)
+SMALL = Case("scaling", "train", "rotary", 4, 192, 4, 1024, length=256, ff=512, batch=4)
 LONG = replace(SMALL, layers=2, dim=128, ff=256, length=2048, batch=1)
 SIZES = {
     **{f"{n} layers": replace(SMALL, layers=n) for n in (2, 6, 12)},
@@ -112,6 +112,6 @@ def plot(points: Sequence[Point]) -> str:
     ordered = sorted(points, key=lambda point: point.counted)
     xs, ys = [p.counted for p in ordered], [p.seconds * 1e6 for p in ordered]
     drawn = chart(
-        [Line("sizes", xs, ys, "measured", dots=True)], "operations counted a token", "µs"
+        [Line("sizes", xs, ys, "measured", dots=True)], "operations counted a token", "µs a token"
     )
     return drawn.replace("<title>", f"{STYLE}\n<title>", 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,16 +24,17 @@ SECONDS = 20.0  # that a kind of layer takes to compile
 RATE = {"cpu": 5e10, "cuda": 1e14}  # operations a second, that a run's length is guessed by
 
 
-def worth_compiling(model: Model, settings: Train) -> bool:
+def worth_compiling(model: Model, settings: Train, sharded: bool = False) -> bool:
     """Whether layers are compiled: as is asked, else by how long the run will take.
 
     It is guessed from the recipe alone, by 6 operations a weight and token (Kaplan et al. 2020), so
-    that a run that is resumed goes on with the same kernels.
+    that a run that is resumed goes on with the same kernels.  Of unknown devices nothing is
+    guessed, nor of weights that are shared out.
     """
     if settings.compile != "auto":
         return settings.compile == "always"
     rate = RATE.get(next(model.parameters()).device.type)
-    if rate is None:
+    if rate is None or sharded:
         return False
     weights = sum(parameter.numel() for parameter in model.parameters())
     tokens = settings.steps * settings.batch * (settings.length or model.recipe.graph.context)
@@ -77,6 +79,9 @@ class Compiler:
 
 def compile_layers(model: Model, compiler: Compiler) -> None:
     """Compile every layer of a model in training, when it first runs."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what torch's own modules import
+        importlib.import_module("torch._inductor.compile_fx")
     config: Any = importlib.import_module("torch._dynamo.config")
     config.recompile_limit = max(config.recompile_limit, 8 * kinds(model))
     for body in getattr(model, "layers", ()):

@@ -76,7 +76,7 @@ def prepare(
     count = sum(parameter.numel() for parameter in training.model.parameters())
     across = "" if world.alone else f", {world.size} processes"
     say(f"model: {count:,} parameters, on {world.device}{across}")
-    if worth_compiling(training.model, training.settings):
+    if worth_compiling(training.model, training.settings, world.shard):
         compile_layers(training.model, Compiler(say))
     if start is not None:
         left = take_weights(training.model, start.latest(say))
