@@ -62,6 +62,19 @@ def test_last_logits_are_the_last_of_all(recipe, seed):
 
 
 @torch.no_grad()
+def test_behind_the_last_that_mixes_positions_the_last_alone_is_read():
+    model, seen = model_from(*LLAMA), []
+    glu, layer = model.layers[-1].glu, model.layers[-1]
+    glu.register_forward_hook(lambda module, given, out: seen.append(out.shape[1]))
+    model(torch.zeros(1, 7, dtype=torch.long), last=True)
+    assert seen == [1]
+    handle = layer.register_forward_hook(lambda module, given, out: seen.append(out.shape[1]))
+    model(torch.zeros(1, 7, dtype=torch.long), last=True)
+    assert seen == [1, 7, 7]  # a layer that is watched is run as a whole
+    handle.remove()
+
+
+@torch.no_grad()
 def test_prompts_of_unequal_length_are_each_as_alone():
     for nodes in (LLAMA, GPT):
         model = model_from(*nodes, seed=3)
