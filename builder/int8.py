@@ -7,6 +7,7 @@ and more would not fit; the rows that it meets are rounded to 256 steps when the
 from __future__ import annotations
 
 import warnings
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,17 +35,25 @@ def _given(rows: Tensor, shape: Tensor, packed: Tensor, offsets: Tensor, none: T
     return rows.new_empty(len(rows), len(shape))
 
 
+@cache
+def _warn_once() -> None:
+    """Let the kernel say what it says once in a process, of a package that is no dependency."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one = torch.ones(1, 1, dtype=torch.int8)
+        packed = torch.fbgemm_pack_quantized_matrix(one)
+        _product(torch.zeros(1, 1), one, packed, one.sum(1, dtype=torch.int32), torch.zeros(1))
+
+
 def rounded(matrix: Tensor, bias: Tensor | None) -> list[Tensor]:
     """A matrix (outputs, inputs) and its bias as the kernel reads them: ``PARTS``."""
     scales = matrix.abs().amax(1).clamp(min=1e-30) / STEPS
     whole = (matrix / scales[:, None]).round().to(torch.int8)
     offsets = whole.sum(1, dtype=torch.int32)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of another package, which is no dependency
-        packed = torch.fbgemm_pack_quantized_matrix(whole)
-        none = torch.zeros(len(matrix))
-        shape = whole[:1, :1].expand(*matrix.shape)  # all that is asked of the matrix itself
-        _product(torch.zeros(1, matrix.shape[1]), shape, packed, offsets, none)  # warns the once
+    _warn_once()
+    packed = torch.fbgemm_pack_quantized_matrix(whole)
+    none = torch.zeros(len(matrix))
+    shape = whole[:1, :1].expand(*matrix.shape)  # all that is asked of the matrix itself
     return [shape, packed, offsets, none, scales, none if bias is None else bias]
 
 

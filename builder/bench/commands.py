@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -11,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from builder.bench.machine import ROOT, surroundings
+
 MIXERS = ("attention", "linear_attention", "short_conv")
 RESOLVE = "from builder.bench.commands import resolve_seconds; print(resolve_seconds())"
 LAYERS = 200
@@ -73,7 +73,7 @@ def _once(task: Task) -> float | str:
     done = subprocess.run(
         [sys.executable, *task.words],
         cwd=ROOT,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+        env=surroundings(),
         capture_output=True,
         text=True,
         check=False,

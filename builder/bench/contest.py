@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ Step = Callable[[], Any]
 PEERS = Path(__file__).resolve().parents[2] / "hf_bridge" / "peers.py"
 
 
+@cache
 def peers() -> Any:
     """The module that makes the others' steps."""
     spec: Any = importlib.util.spec_from_file_location("peers", PEERS)

@@ -7,6 +7,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGES = ("onepage-lm", "torch", "transformers", "pyyaml")
 
 
@@ -20,6 +21,13 @@ def described() -> str:
         f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores, "
         f"load {load}"
     )
+
+
+def surroundings(**more: str) -> dict[str, str]:
+    """The environment of what is measured: Python keeps what it compiles, as where a package is
+    installed.
+    """
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | more
 
 
 def cores() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,8 +15,8 @@ from statistics import median
 from typing import Any
 
 from builder.bench.cases import PEERS, Case
+from builder.bench.machine import ROOT, surroundings
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENTS = ROOT / "build" / "bench"  # as `make bench-env` makes them
 LAP = 3.0  # seconds that the first contender takes for its steps in a round
 OWN = ("litgpt", "x-transformers")  # those that need an environment of their own
@@ -55,9 +54,12 @@ class Contender:
         self.result = Result(name)
         self.words = tempfile.TemporaryFile("w+")  # noqa: SIM115  # as long as the process
         script = Path(__file__).with_name("contest.py")
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
-        environment.pop("PYTHONDONTWRITEBYTECODE", None)  # as where they are installed
-        environment |= {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+        environment = surroundings(
+            OMP_NUM_THREADS=str(threads),
+            PYTHONPATH=str(ROOT),
+            TOKENIZERS_PARALLELISM="false",
+            HF_HUB_OFFLINE="1",
+        )
         command = [python_of(name), "-P", script, name, json.dumps(case.given), str(time.time())]
         self.process = subprocess.Popen(
             list(map(str, command)),

@@ -21,7 +21,7 @@ def configure(parser: ArgumentParser) -> None:
 
 
 def run(args: Namespace) -> None:
-    from builder.bench import cases, machine, tables
+    from builder.bench import cases, machine
     from builder.index import nearest
 
     names = ["language", *cases.CASES, "scaling"]
@@ -33,6 +33,8 @@ def run(args: Namespace) -> None:
     for option, value in (("rounds", args.rounds), ("threads", args.threads)):
         if value is not None and value < 1:
             raise InputError("usage", f"--{option} {value} is below 1", "write 1 or more")
+    from builder.bench import tables  # which loads torch: a wrong word is answered before
+
     threads = args.threads or machine.cores()
     print(machine.described())
     for name in args.cases or names:
